@@ -1,0 +1,1 @@
+"""Transcribed speech: manifests (lists of utterances), text normalisation, readers of corpora."""
