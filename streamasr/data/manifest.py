@@ -80,10 +80,12 @@ def scan(path: str | os.PathLike[str]) -> tuple[list[Utterance], list[Problem]]:
         if not raw.strip():
             continue
         entry, wrong = _parse(raw)
-        name = str(entry["id"]) if _is_name(entry.get("id")) else f"line {number}"
-        if name in line_of:
-            wrong.append(f'id "{name}" is that of line {line_of[name]} too; ids must be unique')
-        line_of.setdefault(name, number)
+        name = f"line {number}"
+        if _is_name(entry.get("id")):
+            name = entry["id"]
+            if name in line_of:
+                wrong.append(f'id "{name}" is that of line {line_of[name]} too; ids must be unique')
+            line_of.setdefault(name, number)
         if not wrong:
             utterance = _utterance(entry, folder)
             if os.path.isfile(utterance.audio):

@@ -1,0 +1,1 @@
+"""Readers of corpora as their makers ship them: one file per corpus, folder -> list of utterances."""
