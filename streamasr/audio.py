@@ -89,18 +89,15 @@ def _as_samples(array: ArrayLike, name: str) -> Samples:
     bad = np.flatnonzero(~(np.abs(given) <= LOUDEST))  # catches NaN as well
     if len(bad):
         raise AudioError(
-            f"{name}: sample {bad[0]} is {given[bad[0]]:g}; full scale is 1.0 (int16 values must have dtype int16)"
+            f"{name}: sample {bad[0]} is {given[bad[0]]:g}; full scale is 1.0 (integers need dtype int16)"
         )
     return np.ascontiguousarray(given, np.float32)
 
 
 def _joined(pieces: Iterator[tuple[Samples, int]]) -> tuple[Samples, int]:
     """Pieces of one recording -> (all samples, sample rate)."""
-    parts = []
-    rate = 0
-    for samples, rate in pieces:
-        parts.append(samples)
-    return np.concatenate(parts), rate
+    parts = list(pieces)
+    return np.concatenate([samples for samples, _ in parts]), parts[0][1]
 
 
 def _decode(file: BinaryIO, name: str, seconds: float) -> Iterator[tuple[Samples, int]]:
@@ -204,7 +201,8 @@ def _check_header(channels: int, rate: int, name: str) -> None:
         )
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AudioError(
-            f"{name}: sample rate {rate} Hz, must be {LOWEST_RATE} to {HIGHEST_RATE}; the header may be damaged"
+            f"{name}: sample rate {rate} Hz, must be {LOWEST_RATE} to {HIGHEST_RATE}; "
+            "the header may be damaged"
         )
 
 

@@ -63,7 +63,7 @@ class Resampler:
         whole = isinstance(source_rate, (int, np.integer)) and not isinstance(source_rate, bool)
         if not whole or not LOWEST_RATE <= source_rate <= HIGHEST_RATE:
             raise AudioError(
-                f"sample rate {source_rate!r}: must be a whole number of Hz from {LOWEST_RATE} to {HIGHEST_RATE}"
+                f"sample rate {source_rate!r}: must be a whole number of Hz, {LOWEST_RATE} to {HIGHEST_RATE}"
             )
         self.source_rate = int(source_rate)
         common = math.gcd(self.source_rate, TARGET_RATE)

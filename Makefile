@@ -1,0 +1,52 @@
+# make demo   plays the sample recordings as a live stream
+# make test   runs the tests           make lint   style and types           make all   both
+#
+# Needs Python 3.10 or newer, pip and make; everything else goes into .venv. What is installed there
+# is installed again only when pyproject.toml has changed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Slow networks: wait longer, try again, and go on showing progress.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --timeout 120 --retries 10
+
+.PHONY: demo test lint all
+.DEFAULT_GOAL := demo
+
+demo: .venv/installed
+	@$(BIN)/python -c 'import sounddevice' 2>/dev/null || \
+	  echo "note: PortAudio is missing (Debian, Ubuntu: libportaudio2); only the microphone needs it, going on"
+	@$(BIN)/python demo/live.py
+
+test: .venv/installed-dev
+	@echo "== tests"
+	@$(BIN)/python -m pytest -q
+
+lint: .venv/installed-dev
+	@echo "== style (ruff)"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo "== types (mypy)"
+	@$(BIN)/mypy
+
+all: lint test
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "== creating .venv"
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+	  echo "Python cannot create environments (Debian, Ubuntu: install python3-venv); trying virtualenv"; \
+	  $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv .venv; }
+
+# torch first: then the range in pyproject.toml is already satisfied, and nothing larger is fetched.
+.venv/installed: pyproject.toml | .venv/bin/python
+	@echo "== installing torch (the largest part: 200 MB to fetch, some minutes on a slow network)"
+	@$(PIP) "torch>=2.11,<2.14"
+	@echo "== installing streamasr and what it needs"
+	@$(PIP) --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "== installing what the tests need"
+	@$(PIP) --editable ".[dev]"
+	@touch $@
