@@ -4,7 +4,9 @@
 # Needs Python 3.10 or newer, pip and make; everything else goes into .venv. What is installed there
 # is installed again only when pyproject.toml has changed.
 
-PYTHON ?= python3
+# The first that is new enough.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.10 python; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 # Slow networks: wait longer, try again, and go on showing progress.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --timeout 120 --retries 10
@@ -31,9 +33,8 @@ lint: .venv/installed-dev
 all: lint test
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo "Python 3.10 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	@echo "== creating .venv"
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed; found none (or name it: make PYTHON=...)"; exit 1; }
+	@echo "== creating .venv with $(PYTHON)"
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
 	  echo "Python cannot create environments (Debian, Ubuntu: install python3-venv); trying virtualenv"; \
 	  $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv .venv; }
