@@ -1,0 +1,116 @@
+"""streamasr evaluate: manifests -> word error rate and speed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError
+from .main import DONE, INTERRUPTED, SOME_FAILED, say
+from .output import make_folder, write
+
+if TYPE_CHECKING:
+    from ..data.manifest import Utterance
+    from ..evaluate.report import Failure
+    from ..evaluate.runner import Result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "manifests", nargs="+", type=Path, metavar="MANIFEST", help="JSON lines: id, audio, text"
+    )
+    parser.add_argument("--search", choices=("greedy", "beam"), default="greedy", help="default: greedy")
+    parser.add_argument("--model", metavar="NAME|PATH", help="default: the English model that is installed")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="a random sample of N of each manifest")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the sample; default: 0")
+    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes; default: 1")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the results there as JSON too")
+
+
+def run(options: argparse.Namespace) -> int:
+    """All manifests are read and the model is loaded before the first recording is heard."""
+    if options.search == "beam":
+        raise ConfigError("--search beam: this version has no beam search; leave --search away or use greedy")
+    names = [path.stem for path in options.manifests]
+    if len(set(names)) < len(names):
+        raise ConfigError("two manifests have the same name, which names their results; rename one")
+    if options.json is not None:
+        if options.json.is_dir():
+            raise ConfigError(f"--json: {options.json} is a folder; name a file")
+        make_folder(options.json.absolute().parent, "--json")
+    corpora = [_read(path, options.limit, options.seed) for path in options.manifests]
+
+    import streamasr
+
+    from ..evaluate import report, runner
+
+    recognizer = streamasr.load(options.model) if options.model else streamasr.load()
+    interrupted = False
+    try:
+        for corpus in corpora:
+            for result in runner.run(corpus.utterances, options.model, options.jobs):
+                corpus.results[result.id] = result
+                _progress(corpus)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:  # also when the run cannot go on: what is finished has cost time
+        corpora = [corpus for corpus in corpora if corpus.results or not interrupted]
+        reports = {c.name: report.summarise(c.utterances, c.results, c.unusable) for c in corpora}
+        if options.json is not None:
+            results = report.to_dict(reports, str(recognizer.info["name"]), options.search)
+            write(options.json, json.dumps(results, ensure_ascii=False, indent=2) + "\n")
+    print(report.render(reports), end="", flush=True)
+    for name, each in reports.items():
+        for failure in each.failed:
+            say(f"{name}: {failure.id}: {failure.error}")
+        if not each.failed and not each.score.utterances:
+            say(f"{name}: the manifest lists no utterances")
+    if interrupted:
+        say("interrupted; what was finished is reported")
+        return INTERRUPTED
+    complete = all(each.score.utterances and not each.failed for each in reports.values())
+    return DONE if complete else SOME_FAILED
+
+
+@dataclass(slots=True)
+class _Corpus:
+    """A manifest during the run: what is to be done, and what has become of it."""
+
+    name: str
+    utterances: list[Utterance]
+    unusable: list[Failure]
+    results: dict[str, Result] = field(default_factory=dict)
+
+
+def _read(path: Path, limit: int | None, seed: int) -> _Corpus:
+    from ..data.manifest import scan
+    from ..evaluate.report import Failure
+
+    utterances, problems = scan(path)
+    if limit is not None and limit < len(utterances):
+        chosen = sorted(random.Random(seed).sample(range(len(utterances)), limit))
+        utterances = [utterances[i] for i in chosen]
+    messages: dict[str, list[str]] = {}
+    for problem in problems:  # of one utterance there may be several
+        messages.setdefault(problem.id, []).append(problem.message)
+    return _Corpus(path.stem, utterances, [Failure(name, "; ".join(each)) for name, each in messages.items()])
+
+
+def _progress(corpus: _Corpus) -> None:
+    """One line on stderr that counts, where somebody watches."""
+    if sys.stderr.isatty():
+        done, all_ = len(corpus.results), len(corpus.utterances)
+        end = "\r\x1b[K" if done == all_ else ""
+        print(f"\r{corpus.name}: {done} of {all_}{end}", end="", file=sys.stderr, flush=True)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
+    return number

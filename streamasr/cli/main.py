@@ -1,0 +1,85 @@
+"""streamasr COMMAND ... -> exit code.
+
+0    all done
+1    done, but some inputs failed: they are listed on stderr, the results of the others are written
+2    wrong usage or configuration
+3    the model or checkpoint cannot be used
+130  interrupted; what was finished is written
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from ..errors import ConfigError, ManifestError, MissingDependency, ModelError, SnapshotError, StreamASRError
+
+DONE, SOME_FAILED, USAGE, MODEL, INTERRUPTED = 0, 1, 2, 3, 130
+
+# One module of this package each; only the one that is asked for is imported.
+COMMANDS = {
+    "transcribe": "recordings -> text, subtitles or JSON",
+    "listen": "microphone -> live captions in the terminal",
+    "evaluate": "manifests -> word error rate and speed",
+    "train": "configuration -> trained model",
+    "info": "what a model is: latency, size, licence",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line without the program's name (default: that of this process) -> exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(given)
+    except KeyboardInterrupt:
+        say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of the output, such as `head`, has gone
+        # Or Python complains once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_FAILED
+    except (ModelError, SnapshotError) as error:
+        say(error)
+        return MODEL
+    except (ConfigError, ManifestError, MissingDependency) as error:
+        say(error)
+        return USAGE
+    except (StreamASRError, OSError) as error:
+        say(error)
+        return SOME_FAILED
+
+
+def say(message: object) -> None:
+    """One message for people, on stderr."""
+    print(f"streamasr: {message}", file=sys.stderr, flush=True)
+
+
+def _run(given: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="streamasr", description="Streaming speech recognition.")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "exit codes:\n" + (__doc__ or "").partition("\n\n")[2].rstrip()
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    asked = next((argument for argument in given if not argument.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        if name == asked:
+            module = importlib.import_module(f"{__package__}.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    try:
+        options = parser.parse_args(given)
+    except SystemExit as error:  # argparse has printed the help, or what is wrong
+        return int(error.code or 0)
+    code: int = options.run(options)
+    sys.stdout.flush()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

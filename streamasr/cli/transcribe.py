@@ -1,0 +1,105 @@
+"""streamasr transcribe: recordings -> text, JSON or subtitles."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError, StreamASRError
+from .main import DONE, INTERRUPTED, SOME_FAILED, say
+from .output import make_folder, write
+
+if TYPE_CHECKING:
+    from ..events import Transcript
+    from ..recognizer import Recognizer
+
+STDIN = "-"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="recording; - for standard input")
+    parser.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="one file per recording there, not stdout")
+    parser.add_argument("--model", metavar="NAME|PATH", help="default: the English model that is installed")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Every recording that can be read is transcribed; the others are named at the end."""
+    import streamasr
+
+    from .render import FORMATS
+
+    files: list[str] = options.files
+    if files.count(STDIN) > 1:
+        raise ConfigError("- is given more than once; standard input can be read only once")
+    targets: list[Path] = []
+    if options.output is not None:
+        make_folder(options.output, "--output")
+        targets = target_paths(files, options.output, options.format)
+    recognizer = streamasr.load(options.model) if options.model else streamasr.load()
+    failed: list[str] = []
+    gathered: list[dict[str, object]] = []  # JSON of several recordings on stdout is one list
+    as_list = options.format == "json" and len(files) > 1 and not targets
+    code = DONE
+    try:
+        for i, file in enumerate(files):
+            transcript = _transcribe(recognizer, file, failed)
+            if transcript is None:
+                continue
+            text = FORMATS[options.format](transcript)
+            if targets:
+                write(targets[i], text)
+            elif as_list:
+                gathered.append({"file": file, **transcript.to_dict()})
+            else:
+                if len(files) > 1:
+                    print(f"==> {file} <==")
+                print(text, flush=True)
+    except KeyboardInterrupt:
+        say("interrupted; what was finished is written")
+        code = INTERRUPTED
+    if as_list:
+        print(json.dumps(gathered, ensure_ascii=False, indent=2))
+    if failed and len(files) > 1:
+        say(f"{len(failed)} of {len(files)} recordings failed: {', '.join(failed)}")
+    return code or (SOME_FAILED if failed else DONE)
+
+
+def target_paths(files: Sequence[str], folder: Path, suffix: str) -> list[Path]:
+    """Recordings -> file for each in `folder`, all different, and none of them a recording itself.
+
+    talk.wav -> talk.txt; where that is taken talk-2.txt, and so on, which is said on stderr.
+    """
+    # Compared without case: some file systems do not know it.
+    taken = {str(Path(file).resolve()).casefold() for file in files}
+    targets = []
+    for file in files:
+        stem = "stdin" if file == STDIN else Path(file).stem
+        target, number = folder / f"{stem}.{suffix}", 1
+        while str(target.resolve()).casefold() in taken:
+            number += 1
+            target = folder / f"{stem}-{number}.{suffix}"
+        taken.add(str(target.resolve()).casefold())
+        targets.append(target)
+        if number > 1:
+            say(f"{file}: result goes to {target}, as {stem}.{suffix} is taken")
+    return targets
+
+
+def _transcribe(recognizer: Recognizer, file: str, failed: list[str]) -> Transcript | None:
+    """The transcript, or None with the reason on stderr and the file among the failed."""
+    from ..audio import read, read_stream
+
+    try:
+        samples, rate = read_stream(sys.stdin.buffer) if file == STDIN else read(file)
+        return recognizer.transcribe(samples, sample_rate=rate)
+    except StreamASRError as error:
+        say(error)
+    except Exception as error:  # a fault of ours in one recording must not cost the others
+        say(f"{file}: internal error: {error!r}")
+    failed.append(file)
+    return None

@@ -1,0 +1,1 @@
+"""Measuring recognition: error rates by utterance, runs over manifests, reports."""

@@ -1,0 +1,157 @@
+"""scores and speed of corpora -> text for people, JSON for programs."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..data.manifest import Utterance
+from ..data.text import NORMALISER
+from .runner import Result
+from .wer import CorpusScore, UtteranceScore, score
+
+LINE = 100  # characters, of alignments; chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An utterance without a result: its id, or "line N" of the manifest, and why."""
+
+    id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusReport:
+    """One corpus after a run; what failed is not in the score."""
+
+    score: CorpusScore
+    audio_seconds: float
+    compute_seconds: float
+    failed: tuple[Failure, ...]
+
+    @property
+    def rtf(self) -> float | None:
+        """Compute seconds per second of sound, None if nothing was heard."""
+        return self.compute_seconds / self.audio_seconds if self.audio_seconds else None
+
+
+def summarise(
+    utterances: Iterable[Utterance], results: Mapping[str, Result], unusable: Iterable[Failure] = ()
+) -> CorpusReport:
+    """Utterances and their results by id, as far as there are any -> report.
+
+    `unusable` are the lines of the manifest that were no utterances; results with an error join them.
+    """
+    heard = {u.id: u.text for u in utterances if u.id in results and results[u.id].error is None}
+    done = [results[name] for name in heard]
+    failed = [Failure(result.id, result.error) for result in results.values() if result.error is not None]
+    return CorpusReport(
+        score(heard, {result.id: result.text for result in done}),
+        sum(result.audio_seconds for result in done),
+        sum(result.compute_seconds for result in done),
+        (*unusable, *failed),
+    )
+
+
+def to_dict(corpora: Mapping[str, CorpusReport], model: str, search: str) -> dict[str, Any]:
+    """{corpus name: report} -> JSON-able; rates are fractions, None where nothing could be scored."""
+    return {
+        "corpora": {name: _corpus(report) for name, report in corpora.items()},
+        "model": model,
+        "search": search,
+        "normaliser": NORMALISER,
+    }
+
+
+def _corpus(report: CorpusReport) -> dict[str, Any]:
+    words, characters = report.score.words, report.score.characters
+    scored = bool(report.score.utterances)
+    return {
+        "utterances": len(report.score.utterances),
+        "words": words.reference,
+        "wer": words.rate if scored else None,
+        "cer": characters.rate if scored else None,
+        "substitutions": words.substitutions,
+        "deletions": words.deletions,
+        "insertions": words.insertions,
+        "audio_seconds": report.audio_seconds,
+        "rtf": report.rtf,
+        "failed": [{"id": failure.id, "error": failure.error} for failure in report.failed],
+    }
+
+
+def render(corpora: Mapping[str, CorpusReport], worst: int = 3) -> str:
+    """{corpus name: report} -> a table, and the `worst` utterances of each corpus with alignments."""
+    parts = [_table(corpora)]
+    for name, report in corpora.items():
+        scores = sorted(report.score.utterances, key=lambda s: (-s.words.errors, -s.words.rate, s.id))
+        parts += [render_utterance(one, name) for one in scores[:worst] if one.words.errors]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(corpora: Mapping[str, CorpusReport]) -> str:
+    head = ["corpus", "utterances", "words", "WER %", "95 %", "sub", "del", "ins", "CER %", "RTF", "failed"]
+    rows = [head]
+    for name, report in corpora.items():
+        words = report.score.words
+        low, high = report.score.interval()
+        scored = bool(report.score.utterances)
+        rows.append(
+            [
+                name,
+                str(len(report.score.utterances)),
+                str(words.reference),
+                f"{100 * words.rate:.2f}" if scored else "-",
+                f"{100 * low:.1f}-{100 * high:.1f}" if scored else "-",
+                str(words.substitutions),
+                str(words.deletions),
+                str(words.insertions),
+                f"{100 * report.score.characters.rate:.2f}" if scored else "-",
+                "-" if report.rtf is None else f"{report.rtf:.3f}",
+                str(len(report.failed)),
+            ]
+        )
+    seconds = sum(report.audio_seconds for report in corpora.values())
+    spent = sum(report.compute_seconds for report in corpora.values())
+    speed = f", recognised {seconds / spent:.0f} times faster than spoken" if spent else ""
+    note = (
+        f"{seconds / 60:.1f} minutes of sound{speed} (one thread of one processor; RTF is processor seconds "
+        f"per second). Errors are pooled over each corpus; 95 %: bootstrap over utterances; texts normalised "
+        f"by {NORMALISER}."
+    )
+    return columns(rows) + "\n\n" + textwrap.fill(note, LINE)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells -> lines; the first column to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for row in rows
+    )
+
+
+def render_utterance(score: UtteranceScore, corpus: str) -> str:
+    """One utterance -> its errors, and reference over hypothesis: stars where a word is missing, capitals
+    where two differ."""
+    words = score.words
+    lines = [
+        f"{corpus}  {score.id}: {words.errors} of {words.reference} words "
+        f"({words.substitutions} sub, {words.deletions} del, {words.insertions} ins)"
+    ]
+    said, heard = "said ", "heard"
+    for reference, hypothesis in score.alignment:
+        width = max(len(reference or ""), len(hypothesis or ""))
+        if len(said) + 1 + width > LINE and len(said) > len("heard"):
+            lines += [said.rstrip(), heard.rstrip()]
+            said, heard = "said ", "heard"
+        if reference is not None and hypothesis is not None and reference != hypothesis:
+            reference, hypothesis = reference.upper(), hypothesis.upper()
+        said += " " + ("*" * width if reference is None else reference.ljust(width))
+        heard += " " + ("*" * width if hypothesis is None else hypothesis.ljust(width))
+    return "\n".join([*lines, said.rstrip(), heard.rstrip()])

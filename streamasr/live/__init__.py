@@ -1,0 +1,1 @@
+"""Sound as it happens: the microphone."""
