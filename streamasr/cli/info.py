@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,31 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(info, ensure_ascii=False, indent=2))
         return 0
-    width = max(len(key) for key in info)
-    for key, value in info.items():
-        print(f"{key.replace('_', ' '):<{width}}  {value}")
+    parts = ", ".join(
+        f"{part.replace('_', ' ')} {milliseconds(seconds)}"
+        for part, seconds in info["latency_seconds"].items()
+        if part != "total"
+    )
+    encoder = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in info["encoder"].items())
+    tokens = info["vocabulary"]["tokens"]
+    rows = {
+        "model": f"{info['name']} ({info['language']})",
+        "description": info["description"],
+        "licence": info["licence"],
+        "latency": f"{milliseconds(info['latency_seconds']['total'])} algorithmic ({parts})",
+        "step": milliseconds(info["step_seconds"]),
+        "parameters": f"{info['parameters']:,}",
+        "size": f"{info['size_bytes'] / 1e6:.1f} MB",
+        "vocabulary": f"{len(tokens)} {info['vocabulary']['kind']}: {' '.join(map(repr, tokens))}",
+        "encoder": encoder,
+        "search": ", ".join(info["searches"]),
+        "sample rate": f"{info['sample_rate']} Hz inside; any other is converted",
+        "fingerprint": info["fingerprint"],
+    }
+    for name, value in rows.items():
+        print(textwrap.fill(value, 100, initial_indent=f"{name:<13}", subsequent_indent=" " * 13))
     return 0
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms"

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         before = signal.getsignal(signal.SIGINT)
 
         def end(number: int, frame: FrameType | None) -> None:
-            # Not in the middle of a chunk: the stream is still to be finished. A second one is heeded at once.
+            # Not in the middle of a chunk: the stream is still to be finished. A second one ends at once.
             microphone.stop()
             signal.signal(signal.SIGINT, before)
 

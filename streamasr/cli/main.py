@@ -14,6 +14,7 @@ import importlib
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from ..errors import ConfigError, ManifestError, MissingDependency, ModelError, SnapshotError, StreamASRError
@@ -63,7 +64,7 @@ def say(message: object) -> None:
 def _run(given: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="streamasr", description="Streaming speech recognition.")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "exit codes:\n" + (__doc__ or "").partition("\n\n")[2].rstrip()
+    parser.epilog = "exit codes:\n" + textwrap.indent((__doc__ or "").partition("\n\n")[2].rstrip(), "  ")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     asked = next((argument for argument in given if not argument.startswith("-")), None)
     for name, summary in COMMANDS.items():

@@ -91,12 +91,13 @@ def target_paths(files: Sequence[str], folder: Path, suffix: str) -> list[Path]:
 
 
 def _transcribe(recognizer: Recognizer, file: str, failed: list[str]) -> Transcript | None:
-    """The transcript, or None with the reason on stderr and the file among the failed."""
-    from ..audio import read, read_stream
+    """The transcript, or None with the reason on stderr and the file's name added to `failed`."""
+    from ..audio import read_stream
 
     try:
-        samples, rate = read_stream(sys.stdin.buffer) if file == STDIN else read(file)
-        return recognizer.transcribe(samples, sample_rate=rate)
+        if file == STDIN:
+            return recognizer.transcribe(*read_stream(sys.stdin.buffer))
+        return recognizer.transcribe(file)
     except StreamASRError as error:
         say(error)
     except Exception as error:  # a fault of ours in one recording must not cost the others

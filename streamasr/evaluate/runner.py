@@ -83,26 +83,30 @@ def run(utterances: Sequence[Utterance], model: str | None, jobs: int = 1) -> It
 
 def transcribe(recognizer: Recognizer, utterance: Utterance) -> Result:
     """One utterance -> its result, in this process and on this thread; errors are in the result."""
-    from ..audio import read
+    from ..audio import blocks
 
+    stream, count, seconds = None, 0, 0.0
+    finals: list[str] = []
     try:
-        samples, rate = read(utterance.audio)
-        if len(samples) == 0:
+        for samples, rate in blocks(utterance.audio, CHUNK_SECONDS):
+            begin = time.process_time()
+            if stream is None:
+                stream = recognizer.stream(sample_rate=rate)
+            events = stream.accept(samples)
+            seconds += time.process_time() - begin
+            finals += [event.text for event in events if isinstance(event, Final)]
+            count += len(samples)
+        if stream is None or count == 0:
             return Result(utterance.id, error=f"{utterance.audio}: the recording holds no samples")
         begin = time.process_time()
-        stream = recognizer.stream(sample_rate=rate)
-        size = max(1, round(CHUNK_SECONDS * rate))
-        events = []
-        for first in range(0, len(samples), size):
-            events += stream.accept(samples[first : first + size])
-        events += stream.finish()
-        seconds = time.process_time() - begin
+        events = stream.finish()
+        seconds += time.process_time() - begin
+        finals += [event.text for event in events if isinstance(event, Final)]
     except StreamASRError as error:
         return Result(utterance.id, error=str(error))
     except Exception as error:  # one recording must not cost the results of the others
         return Result(utterance.id, error=f"{utterance.audio}: internal error: {error!r}")
-    text = " ".join(event.text for event in events if isinstance(event, Final))
-    return Result(utterance.id, text, len(samples) / rate, seconds)
+    return Result(utterance.id, " ".join(finals), count / rate, seconds)
 
 
 def _work(pipe: Connection, model: str | None) -> None:
