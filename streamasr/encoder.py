@@ -1,0 +1,164 @@
+"""log-mel frames [T, F] -> log_probs [S, V]: convolutions, recurrent layers, look-ahead, CTC head.
+
+Causal but for a declared look-ahead (docs/design.md, Encoder). Step s is computed when the last of
+its frames, k s + k - 1, has been heard, K steps of look-ahead later; frames that do not fill a step
+wait in the state. The arithmetic is an engine's; this file knows only what waits for what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .engine.reference import ReferenceEngine
+from .errors import ConfigError
+
+Array = NDArray[np.float32]
+
+CELLS = {"lstm": 4, "gru": 3, "rnn": 1}  # blocks of H rows in a layer's matrices
+NORMS = ("joint", "separate", "none")
+
+# Upper bounds keep a damaged or hostile model.json from asking for absurd memory; far above any use.
+_LIMITS = {
+    "frames_per_step": (1, 64),
+    "channels": (1, 4096),
+    "hidden": (1, 65536),
+    "layers": (1, 256),
+    "look_ahead": (0, 1024),
+    "flush_steps": (0, 1024),
+}
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Shape of an encoder. Raises ConfigError naming the field that cannot be."""
+
+    frames_per_step: int = 3  # k: 30 ms steps
+    channels: int = 32
+    cell: str = "lstm"
+    norm: str = "joint"
+    hidden: int = 384
+    layers: int = 4
+    look_ahead: int = 0  # K, steps
+    flush_steps: int = 20  # steps of silence after the last frame, in which the CTC head gets done
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _LIMITS.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"encoder: {name} must be {low} to {high}, not {getattr(self, name)}")
+        if self.cell not in CELLS:
+            raise ConfigError(f"encoder: cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
+        if self.norm not in NORMS:
+            raise ConfigError(f"encoder: norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
+
+    def frames_to_finish(self, frames: int) -> int:
+        """Frames to feed in all, so that the steps over `frames` heard ones and the flush are whole."""
+        if frames <= 0:
+            return 0
+        return (-(-frames // self.frames_per_step) + self.flush_steps) * self.frames_per_step
+
+    def shapes(self, bands: int, vocabulary: int) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor of the encoder, for F = `bands` and V = `vocabulary`."""
+        channels, hidden, rows = self.channels, self.hidden, CELLS[self.cell] * self.hidden
+        shapes: dict[str, tuple[int, ...]] = {
+            "conv1.weight": (channels, 1, self.frames_per_step + 2, 3),
+            "conv1.bias": (channels,),
+            "conv2.weight": (channels, channels, 3, 3),
+            "conv2.bias": (channels,),
+        }
+        width = channels * -(-bands // 4)
+        for layer in range(self.layers):
+            prefix = f"layers.{layer}."
+            shapes[prefix + "weight_x"] = (rows, width)
+            shapes[prefix + "weight_h"] = (rows, hidden)
+            shapes[prefix + "bias"] = (rows,)
+            if self.norm != "none":
+                shapes[prefix + "gain"] = (rows,)
+            if self.norm == "separate":
+                shapes[prefix + "gain_x"] = (rows,)
+            if self.norm != "none" and self.cell == "lstm":
+                shapes[prefix + "cell_gain"] = (hidden,)
+                shapes[prefix + "cell_bias"] = (hidden,)
+            width = hidden
+        if self.look_ahead:
+            shapes["look_ahead.weight"] = (self.look_ahead + 1, hidden)
+        shapes["output.weight"] = (vocabulary, hidden)
+        shapes["output.bias"] = (vocabulary,)
+        return shapes
+
+
+@dataclass(slots=True)
+class EncoderState:
+    context: Array  # [2, F]: the two frames before the next step's own
+    waiting: Array  # [fewer than k, F]: frames that do not fill a step yet
+    columns: Array  # [1, 2, C, F/2]: the last two of conv1
+    h: Array  # [1, L, H]
+    c: Array  # [1, L, H]; zeros for gru and rnn
+    ring: Array  # [1, K+1, H]: inputs of the look-ahead, oldest first
+    steps: int  # computed so far, those in the ring included
+
+
+class Encoder:
+    """Stage frames [T, F] float32, normalised -> log_probs [S, V] float32, natural log.
+
+    `frames_per_step` frames make a step; a step comes out `look_ahead` steps after its frames.
+    """
+
+    def __init__(self, config: EncoderConfig, bands: int, tensors: Mapping[str, Array]) -> None:
+        self.config = config
+        self.frames_per_step = config.frames_per_step
+        self.look_ahead = config.look_ahead
+        self._bands = bands
+        self._tokens = len(tensors["output.bias"])
+        self._engine = ReferenceEngine(config.cell, config.norm, bands, tensors)
+
+    def start(self) -> EncoderState:
+        config, bands = self.config, self._bands
+        return EncoderState(
+            context=np.zeros((2, bands), np.float32),
+            waiting=np.zeros((0, bands), np.float32),
+            columns=np.zeros((1, 2, config.channels, -(-bands // 2)), np.float32),
+            h=np.zeros((1, config.layers, config.hidden), np.float32),
+            c=np.zeros((1, config.layers, config.hidden), np.float32),
+            ring=np.zeros((1, config.look_ahead + 1, config.hidden), np.float32),
+            steps=0,
+        )
+
+    def advance(self, state: EncoderState, frames: Array) -> Array:
+        """All steps whose frames, look-ahead included, have now been heard."""
+        k = self.frames_per_step
+        heard = np.concatenate([state.context, state.waiting, frames])
+        count = (len(heard) - 2) // k
+        width = self.config.channels * -(-self._bands // 4)
+        x = np.empty((1, count, width), np.float32)
+        for step in range(count):
+            block = heard[step * k : step * k + k + 2]
+            x[:, step] = self._engine.subsample(block[None], state.columns)
+        y = self._engine.recur(x, state.h, state.c)
+        rows: list[Array] = []
+        for step in range(count):
+            self._emit(state, y[:, step], rows)
+        # Copies, so that a large chunk does not stay in memory behind two frames.
+        state.context = heard[count * k : count * k + 2].copy()
+        state.waiting = heard[count * k + 2 :].copy()
+        return np.concatenate(rows) if rows else np.zeros((0, self._tokens), np.float32)
+
+    def finish(self, state: EncoderState) -> Array:
+        """The steps that waited for their look-ahead. Waiting frames are the caller's to fill up first."""
+        rows: list[Array] = []
+        for _ in range(self.look_ahead):
+            self._emit(state, np.zeros((1, self.config.hidden), np.float32), rows)
+        return np.concatenate(rows) if rows else np.zeros((0, self._tokens), np.float32)
+
+    def _emit(self, state: EncoderState, y: Array, rows: list[Array]) -> None:
+        """Top layer's y [1, H] -> into the ring; appends the log_probs that it completes to `rows`."""
+        if self.look_ahead:
+            state.ring[0, :-1] = state.ring[0, 1:]
+            state.ring[0, -1] = y[0]
+            y = self._engine.look_ahead(state.ring)
+        state.steps += 1
+        if state.steps > self.look_ahead:
+            rows.append(self._engine.output(y))

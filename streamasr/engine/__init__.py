@@ -1,0 +1,1 @@
+"""The arithmetic under the encoder; one file an engine, the same four functions in each."""

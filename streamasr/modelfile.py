@@ -1,0 +1,283 @@
+"""Model directory, or a zip of one <-> Model. Format: docs/design.md, Model directory (format 1).
+
+    model.safetensors   float32 or float16, read as float32
+    model.json          what the tensors are
+    MODEL_CARD.md       for people; not read here
+
+Files are not trusted: whatever is wrong with them, the caller gets a ModelError that names the file
+and the tensor or key. Nothing in them is run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import tensorfile
+from .encoder import EncoderConfig
+from .errors import ConfigError, ModelError
+from .features import FeatureConfig
+from .vocabulary import Vocabulary
+
+FORMAT = 1
+PACKAGED = Path(__file__).parent / "models"
+# Bounds on what is read into memory; our largest model is 60 MB.
+_MOST_JSON_BYTES = 16 << 20
+_MOST_FFT = 1 << 16
+
+# What zipfile meets in damaged archives; NotImplementedError is a RuntimeError.
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, struct.error)
+
+T = TypeVar("T")
+Tensors = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What model.json says. `training` is a free summary for people."""
+
+    name: str
+    language: str
+    licence: str
+    description: str
+    features: FeatureConfig
+    encoder: EncoderConfig
+    vocabulary: Vocabulary
+    training: dict[str, Any]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor of the model."""
+        bands = self.features.mel_bands
+        return {
+            "features.mean": (bands,),
+            "features.std": (bands,),
+            **self.encoder.shapes(bands, len(self.vocabulary)),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of model.json."""
+        vocabulary = {"kind": self.vocabulary.kind, "tokens": list(self.vocabulary.tokens)}
+        return {"format": FORMAT, **asdict(self), "vocabulary": vocabulary}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model in memory. `fingerprint` is the SHA-256 of its two files, `size_bytes` their size."""
+
+    description: Description
+    tensors: Tensors
+    fingerprint: str
+    size_bytes: int
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that were learnt; the feature statistics are not among them."""
+        return sum(t.size for name, t in self.tensors.items() if not name.startswith("features."))
+
+
+def packaged() -> list[str]:
+    """Names of the models that came with the package."""
+    return sorted(path.parent.name for path in PACKAGED.glob("*/model.json"))
+
+
+def find(name_or_path: str | os.PathLike[str]) -> Path:
+    """Name of a packaged model ("en"), or path of a model directory or zip -> its path.
+
+    Raises ModelError, listing the packaged models, when there is neither.
+    """
+    name = os.fspath(name_or_path)
+    if name in packaged():
+        return PACKAGED / name
+    if name and os.path.exists(name):
+        return Path(name)
+    names = ", ".join(packaged()) or "none"
+    raise ModelError(
+        f"no model {name!r}: neither a file or directory nor a packaged model (there are: {names})"
+    )
+
+
+def read(path: str | os.PathLike[str]) -> Model:
+    """Model directory or .zip of one -> Model. Raises ModelError."""
+    path = Path(path)
+    if path.is_dir():
+        description_bytes = _read_file(path / "model.json", _MOST_JSON_BYTES)
+        tensor_bytes = _read_file(path / "model.safetensors", tensorfile.MOST_BYTES)
+    else:
+        description_bytes, tensor_bytes = _read_zip(path)
+    description = parse_description(description_bytes, f"{path}: model.json")
+    where = f"{path}: model.safetensors"
+    tensors = tensorfile.parse(tensor_bytes, where)
+    check_tensors(description, tensors, where)
+    return _model(description, tensors, description_bytes, tensor_bytes)
+
+
+def write(
+    path: str | os.PathLike[str],
+    description: Description,
+    tensors: Mapping[str, NDArray[np.floating[Any]]],
+    *,
+    float16: bool = False,
+) -> None:
+    """Model -> model directory, or .zip where `path` ends so. A directory's other files stay.
+
+    Raises ModelError when the tensors do not fit the description or do not survive float16.
+    """
+    path = Path(path)
+    dtype = np.float16 if float16 else np.float32
+    stored: dict[str, NDArray[Any]]
+    with np.errstate(over="ignore"):  # check_tensors names the tensor
+        stored = {name: np.ascontiguousarray(tensor, dtype) for name, tensor in tensors.items()}
+    check_tensors(description, {name: t.astype(np.float32) for name, t in stored.items()}, str(path))
+    files = {
+        "model.json": json.dumps(description.to_dict(), indent=1, ensure_ascii=False).encode() + b"\n",
+        "model.safetensors": tensorfile.render(stored),
+    }
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        # Never a half-written file under the real name.
+        (path / f"{name}.part").write_bytes(content)
+        os.replace(path / f"{name}.part", path / name)
+
+
+def parse_description(content: bytes, where: str) -> Description:
+    """model.json -> Description. Raises ModelError naming `where` and the key."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{where}: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{where}: must be an object, {{...}}")
+    if found.get("format") != FORMAT:
+        raise ModelError(
+            f"{where}: format {found.get('format')!r}; this version of streamasr reads format {FORMAT}"
+        )
+    keys = {field.name for field in fields(Description)} | {"format"}
+    _check_keys(found, keys, where)
+    for key in ("name", "language", "licence", "description"):
+        _check_type(found[key], str, f"{where}: {key}")
+    _check_type(found["training"], dict, f"{where}: training")
+    _check_type(found["vocabulary"], dict, f"{where}: vocabulary")
+    _check_keys(found["vocabulary"], {"kind", "tokens"}, f"{where}: vocabulary")
+    _check_type(found["vocabulary"]["tokens"], list, f"{where}: vocabulary.tokens")
+    for token in found["vocabulary"]["tokens"]:
+        _check_type(token, str, f"{where}: vocabulary.tokens")
+    try:
+        features = _config(FeatureConfig, found["features"], f"{where}: features")
+        encoder = _config(EncoderConfig, found["encoder"], f"{where}: encoder")
+        vocabulary = Vocabulary(tuple(found["vocabulary"]["tokens"]), found["vocabulary"]["kind"])
+    except ConfigError as error:
+        raise ModelError(f"{where}: {error}") from None
+    if features.sample_rate != 16_000 or max(features.fft_size, features.mel_bands) > _MOST_FFT:
+        raise ModelError(f"{where}: features: sample_rate must be 16000, fft_size at most {_MOST_FFT}")
+    plain = {key: found[key] for key in ("name", "language", "licence", "description", "training")}
+    return Description(**plain, features=features, encoder=encoder, vocabulary=vocabulary)
+
+
+def check_tensors(description: Description, tensors: Tensors, where: str) -> None:
+    """Names, shapes and finiteness against the description. Raises ModelError naming the tensor."""
+    shapes = description.shapes()
+    missing, extra = sorted(shapes.keys() - tensors.keys()), sorted(tensors.keys() - shapes.keys())
+    if missing or extra:
+        raise ModelError(
+            f"{where}: lacks [{', '.join(missing)}], has unknown [{', '.join(extra)}]; "
+            "does it belong to this model.json?"
+        )
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape:
+            raise ModelError(f"{where}: {name} has shape {list(tensors[name].shape)}, must be {list(shape)}")
+        if not np.isfinite(tensors[name]).all():
+            raise ModelError(f"{where}: {name} holds NaN or infinity")
+    if not (tensors["features.std"] > 0).all():
+        raise ModelError(f"{where}: features.std must be above 0")
+
+
+def _model(description: Description, tensors: Tensors, *files: bytes) -> Model:
+    digest = hashlib.sha256()
+    for content in files:
+        digest.update(struct.pack("<Q", len(content)))
+        digest.update(content)
+    for tensor in tensors.values():
+        tensor.flags.writeable = False
+    return Model(description, tensors, digest.hexdigest(), sum(map(len, files)))
+
+
+def _read_file(path: Path, most: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > most:
+            raise ModelError(f"{path}: {size} bytes, at most {most} can be a model's")
+        return path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ModelError(f"{path}: cannot be read: {reason}; is this a model directory?") from None
+
+
+def _read_zip(path: Path) -> tuple[bytes, bytes]:
+    """Zip of a model directory, its files at the top or in one folder -> its two files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members: dict[str, str] = {}
+            for name in archive.namelist():
+                pure = PurePosixPath(name)
+                if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name:
+                    raise ModelError(f"{path}: holds a file named {name!r}, which no model has")
+                if len(pure.parts) <= 2 and members.setdefault(pure.name, name) != name:
+                    raise ModelError(f"{path}: holds {pure.name} twice; zip one model directory")
+            contents = []
+            wanted = {"model.json": _MOST_JSON_BYTES, "model.safetensors": tensorfile.MOST_BYTES}
+            for name, most in wanted.items():
+                if name not in members:
+                    raise ModelError(f"{path}: holds no {name}; zip a model directory")
+                with archive.open(members[name]) as file:
+                    contents.append(file.read(most + 1))  # the size in a zip's header may lie
+                if len(contents[-1]) > most:
+                    raise ModelError(f"{path}: {name} unpacks to more than {most} bytes")
+            return contents[0], contents[1]
+    except ModelError:
+        raise
+    except _ZIP_ERRORS as error:
+        raise ModelError(f"{path}: neither a model directory nor a readable zip of one: {error}") from None
+
+
+def _config(kind: type[T], found: Any, where: str) -> T:
+    """JSON object -> frozen configuration; all keys must be there, of the fields' types."""
+    _check_type(found, dict, where)
+    types = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
+    _check_keys(found, set(types), where)
+    for key, value in found.items():
+        expected = {"int": int, "float": float, "str": str}[str(types[key])]
+        if expected is float and type(value) in (int, float) and abs(value) < math.inf:
+            continue
+        _check_type(value, expected, f"{where}.{key}")
+    return kind(**found)
+
+
+def _check_keys(found: dict[str, Any], expected: set[str], where: str) -> None:
+    for key in sorted(found.keys() - expected):
+        near = difflib.get_close_matches(key, expected, 1)
+        raise ModelError(f"{where}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    for key in sorted(expected - found.keys()):
+        raise ModelError(f"{where}: lacks {key!r}")
+
+
+def _check_type(value: Any, expected: type, where: str) -> None:
+    if type(value) is not expected:
+        raise ModelError(f"{where}: must be {expected.__name__}, not {str(value)[:60]!r}")

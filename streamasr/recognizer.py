@@ -1,0 +1,168 @@
+"""Recognizer: a model, ready to open streams and to transcribe whole recordings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from . import audio, modelfile, snapshot
+from .encoder import Encoder
+from .errors import AudioError, ConfigError, SnapshotError
+from .events import Event, Final, Transcript
+from .features import LogMel
+from .search.greedy import GreedySearch
+from .segmenter import DEFAULT_RULES, EndpointRule
+from .stream import Settings, Stream
+
+# Files are decoded piece by piece: a long one need not be in memory.
+_BLOCK_SECONDS = 10
+
+
+def load(name_or_path: str | os.PathLike[str] = "en") -> Recognizer:
+    """Name of a packaged model, or path of a model directory or zip -> Recognizer.
+
+    Raises ModelError.
+    """
+    return Recognizer(modelfile.read(modelfile.find(name_or_path)))
+
+
+class Recognizer:
+    """A model, ready to use. Never changes; threads may share it."""
+
+    def __init__(self, model: modelfile.Model) -> None:
+        description = model.description
+        self.model = model
+        self._features = LogMel(
+            description.features, model.tensors["features.mean"], model.tensors["features.std"]
+        )
+        self._encoder = Encoder(description.encoder, description.features.mel_bands, model.tensors)
+        self._search = GreedySearch(description.vocabulary)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the model is, JSON-able.
+
+        Latencies are sums of waits on an infinitely fast machine, for sound at 16 kHz; other rates
+        add `Resampler.look_ahead` source samples.
+        """
+        description = self.model.description
+        features, encoder = description.features, description.encoder
+        hop = features.hop_samples / features.sample_rate
+        step_seconds = encoder.frames_per_step * features.hop_samples / features.sample_rate
+        parts = {
+            "window": features.window_samples / features.sample_rate,
+            "subsampling": (encoder.frames_per_step - 1) * hop,
+            "look_ahead": encoder.look_ahead * step_seconds,
+        }
+        return {
+            "name": description.name,
+            "language": description.language,
+            "licence": description.licence,
+            "description": description.description,
+            "fingerprint": self.model.fingerprint,
+            "parameters": self.model.parameters,
+            "size_bytes": self.model.size_bytes,
+            "sample_rate": features.sample_rate,
+            "step_seconds": step_seconds,
+            "latency_seconds": {**parts, "total": sum(parts.values())},
+            "vocabulary": {
+                "kind": description.vocabulary.kind,
+                "tokens": list(description.vocabulary.tokens),
+            },
+            "encoder": {**vars(encoder)},
+            "searches": ["greedy"],
+        }
+
+    def stream(
+        self,
+        sample_rate: int = 16_000,
+        *,
+        search: str | None = None,
+        endpointing: Sequence[EndpointRule] | bool | None = None,
+        hotwords: Sequence[str] | None = None,
+    ) -> Stream:
+        """Opens a stream of mono sound at `sample_rate` Hz.
+
+        `search`: "greedy" (None: the same). `endpointing`: None or True for the default rules, False for
+        none (one segment, as long as the stream), or rules of your own. `hotwords` need a search
+        that knows them. Raises AudioError for the rate, ConfigError for the rest.
+        """
+        if search not in (None, "greedy"):
+            raise ConfigError(f'search {search!r} is unknown; there is "greedy"')
+        if hotwords:
+            raise ConfigError('search "greedy" cannot use hotwords; leave them out')
+        settings = Settings(sample_rate, "greedy", _rules(endpointing))
+        return Stream(self.model, self._features, self._encoder, self._search, settings)
+
+    def transcribe(
+        self,
+        source: str | os.PathLike[str] | ArrayLike,
+        sample_rate: int | None = None,
+        *,
+        search: str | None = None,
+        endpointing: Sequence[EndpointRule] | bool | None = None,
+        hotwords: Sequence[str] | None = None,
+    ) -> Transcript:
+        """Path of a recording, or samples [N] with their `sample_rate` -> Transcript.
+
+        The same as a stream that is fed the whole and finished. Raises AudioError when the recording
+        or the array cannot be used or the rate is missing, ConfigError as `stream` does.
+        """
+        pieces: Iterator[tuple[ArrayLike, int]]
+        if isinstance(source, str | os.PathLike):
+            if sample_rate is not None:
+                raise AudioError(f"{os.fspath(source)}: a file brings its own sample rate; leave it out")
+            pieces = audio.blocks(source, _BLOCK_SECONDS)
+        elif sample_rate is None:
+            raise AudioError("samples without their rate; say transcribe(samples, sample_rate=...)")
+        else:
+            pieces = iter([(source, sample_rate)])
+        stream = None
+        events: list[Event] = []
+        for samples, rate in pieces:
+            if stream is None:
+                stream = self.stream(rate, search=search, endpointing=endpointing, hotwords=hotwords)
+            events += stream.accept(samples)
+        assert stream is not None, "audio.blocks yields at least one piece"
+        events += stream.finish()
+        return Transcript.of([event for event in events if isinstance(event, Final)], stream.time)
+
+    def resume(self, data: bytes) -> Stream:
+        """Bytes from `Stream.snapshot` -> a stream that goes on from there.
+
+        Raises SnapshotError when they are damaged, or of another model or version.
+        """
+        settings, packed = snapshot.read(data, self.model.fingerprint)
+        try:
+            rules = [EndpointRule(*values) for values in settings["rules"]]
+            stream = self.stream(settings["sample_rate"], search=settings["search"], endpointing=rules)
+        except (AudioError, ConfigError, KeyError, TypeError) as error:
+            raise SnapshotError(f"the snapshot's settings cannot be used: {error!r}") from None
+        stream._restore(packed)
+        return stream
+
+    def accept_batch(self, streams: Sequence[Stream], chunks: Sequence[ArrayLike]) -> list[list[Event]]:
+        """One chunk for each of several streams -> the events of each, as `accept` would give them.
+
+        All is checked before any stream is advanced. Raises as `Stream.accept` does, and ConfigError
+        when a stream is named twice or the numbers differ.
+        """
+        if len(streams) != len(chunks):
+            raise ConfigError(f"{len(streams)} streams but {len(chunks)} chunks")
+        if len({id(stream) for stream in streams}) != len(streams):
+            raise ConfigError("a stream occurs twice in one batch; join its chunks")
+        blocks = [stream._checked(chunk) for stream, chunk in zip(streams, chunks, strict=True)]
+        return [stream._accept(block) for stream, block in zip(streams, blocks, strict=True)]
+
+
+def _rules(endpointing: Sequence[EndpointRule] | bool | None) -> tuple[EndpointRule, ...]:
+    if endpointing is None or endpointing is True:
+        return DEFAULT_RULES
+    if endpointing is False:
+        return ()
+    if not isinstance(endpointing, Sequence) or not all(isinstance(r, EndpointRule) for r in endpointing):
+        raise ConfigError(f"endpointing: None, False or a list of EndpointRule, not {endpointing!r}")
+    return tuple(endpointing)

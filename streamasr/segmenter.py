@@ -1,0 +1,153 @@
+"""Hypotheses + endpoint rules -> Partial and Final events.
+
+Endpoints are decided step by step from whether the step's likeliest token is silent (blank or
+space), so they do not depend on chunks. Steps are integers here; seconds are made on the way into
+an event.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .errors import ConfigError
+from .events import Final, Partial, Reason, Word
+from .search import Hypothesis, TimedWord
+
+# A length rule waits for the end of the word in progress, but not longer than this: chosen, above
+# the length of any word that is not spelt out.
+_WORD_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRule:
+    """A segment ends when all that the rule asks for holds.
+
+    `silence_seconds` of silent steps at its end; `length_seconds` since its first speech, waiting for
+    the end of a word; and some speech in it. Without `needs_speech` the length is counted from the
+    end of the segment before, and a segment may end without speech: unseen, as no final is empty.
+    """
+
+    needs_speech: bool = True
+    silence_seconds: float = 0.0
+    length_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.needs_speech, bool):
+            raise ConfigError(f"endpoint rule: needs_speech must be true or false, not {self.needs_speech!r}")
+        for name, value in (
+            ("silence_seconds", self.silence_seconds),
+            ("length_seconds", self.length_seconds),
+        ):
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ConfigError(f"endpoint rule: {name} must be 0 or more, not {value!r}")
+        if self.silence_seconds == 0 and self.length_seconds == 0:
+            raise ConfigError("endpoint rule: silence_seconds or length_seconds must be above 0")
+
+
+# Silence: pauses within sentences read aloud seldom reach a second. Length: what fits on a screen.
+DEFAULT_RULES = (EndpointRule(silence_seconds=1.0), EndpointRule(length_seconds=20.0))
+
+
+@dataclass(slots=True)
+class SegmenterState:
+    segment: int  # number of the segment in progress
+    step: int  # steps heard, since the start of the stream
+    begin: int  # first step of the segment
+    first_speech: int  # -1: none in this segment
+    last_speech: int
+    text: str  # of the last partial; with the stable part's length, what its reader has seen
+    stable: int
+
+
+class Segmenter:
+    """Rules over steps of `step_samples` samples at `sample_rate` Hz."""
+
+    def __init__(self, rules: Sequence[EndpointRule], step_samples: int, sample_rate: int) -> None:
+        self.rules = tuple(rules)
+        self._step_samples = step_samples
+        self._sample_rate = sample_rate
+
+    def start(self) -> SegmenterState:
+        return SegmenterState(0, 0, 0, -1, -1, "", 0)
+
+    def advance(self, state: SegmenterState, speech: bool, between_words: bool) -> Reason | None:
+        """One step: is its likeliest token speech, and would an end now cut no word -> why to end here."""
+        if speech:
+            state.last_speech = state.step
+            if state.first_speech < 0:
+                state.first_speech = state.step
+        state.step += 1
+        for rule in self.rules:
+            if self._holds(rule, state, between_words):
+                return "endpoint:silence" if rule.silence_seconds else "endpoint:length"
+        return None
+
+    def partial(
+        self, state: SegmenterState, hypothesis: Hypothesis, samples: int, time: float
+    ) -> Partial | None:
+        """What to show after `samples` samples (16 kHz), `time` seconds; None when it has been shown."""
+        partial = self.preview(state, hypothesis, hypothesis.stable, samples, time)
+        if (partial.text, len(partial.stable)) == (state.text, state.stable):
+            return None
+        state.text, state.stable = partial.text, len(partial.stable)
+        return partial
+
+    def preview(
+        self, state: SegmenterState, hypothesis: Hypothesis, stable: int, samples: int, time: float
+    ) -> Partial:
+        """The hypothesis as a partial whose first `stable` words are stable. Changes nothing."""
+        words = self._words(hypothesis.words, samples)
+        texts = [word.text for word in words]
+        return Partial(state.segment, " ".join(texts[:stable]), " ".join(texts[stable:]), words, time)
+
+    def final(
+        self, state: SegmenterState, hypothesis: Hypothesis, samples: int, reason: Reason
+    ) -> Final | None:
+        """Ends the segment: its Final, None if it has no words. `samples` (16 kHz) is where sound ends."""
+        words = self._words(hypothesis.words, samples)
+        number = state.segment
+        state.begin, state.first_speech, state.last_speech = state.step, -1, -1
+        state.text, state.stable = "", 0
+        if not words:
+            return None
+        state.segment += 1
+        # Geometric mean over the words; a word of confidence 0 makes it 0.
+        logs = [math.log(max(word.confidence, 1e-300)) for word in words]
+        return Final(
+            number,
+            " ".join(word.text for word in words),
+            words,
+            words[0].start,
+            words[-1].end,
+            min(math.exp(math.fsum(logs) / len(logs)), 1.0),
+            reason,
+        )
+
+    def _holds(self, rule: EndpointRule, state: SegmenterState, between_words: bool) -> bool:
+        if rule.needs_speech and state.first_speech < 0:
+            return False
+        silent = state.step - (state.last_speech + 1 if state.last_speech >= 0 else state.begin)
+        length = state.step - (state.first_speech if rule.needs_speech else state.begin)
+        if self._seconds(silent) < rule.silence_seconds or self._seconds(length) < rule.length_seconds:
+            return False
+        if rule.silence_seconds or between_words:
+            return True
+        return self._seconds(length) >= rule.length_seconds + _WORD_SECONDS
+
+    def _words(self, words: tuple[TimedWord, ...], samples: int) -> tuple[Word, ...]:
+        """Steps -> seconds, none beyond the end of the sound: the flush may tell a word late."""
+        end = samples / self._sample_rate
+        return tuple(
+            Word(
+                word.text,
+                min(self._seconds(word.first), end),
+                min(self._seconds(word.last + 1), end),
+                word.confidence,
+            )
+            for word in words
+        )
+
+    def _seconds(self, steps: int) -> float:
+        return steps * self._step_samples / self._sample_rate

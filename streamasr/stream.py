@@ -1,0 +1,198 @@
+"""One speaker's sound -> events: the file that joins the stages.
+
+    samples -> Resampler -> LogMel -> Encoder -> Search -> Segmenter -> events
+
+Whatever the chunks, sound goes through the same three methods: `accept`, `_encode`, `_flush`.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import audio, snapshot
+from . import state as states
+from .encoder import Encoder, EncoderState
+from .errors import StreamClosedError
+from .events import Event, Partial
+from .features import LogMel, LogMelState
+from .modelfile import Model
+from .resample import Resampler, ResamplerState
+from .search.greedy import GreedySearch, GreedyState
+from .segmenter import EndpointRule, Segmenter, SegmenterState
+from .vocabulary import BLANK
+
+# A chunk is processed in pieces of this many seconds, so that an hour handed over at once needs no
+# more memory than this.
+_BLOCK_SECONDS = 10
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a stream was opened with; travels in its snapshots. `search` is the method's name."""
+
+    sample_rate: int
+    search: str
+    rules: tuple[EndpointRule, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "sample_rate": self.sample_rate,
+            "search": self.search,
+            "rules": [list(astuple(rule)) for rule in self.rules],
+        }
+
+
+@dataclass(slots=True)
+class _State:
+    heard: int  # samples at the stream's own rate
+    samples: int  # samples at 16 kHz
+    resampler: ResamplerState
+    features: LogMelState
+    encoder: EncoderState
+    search: GreedyState
+    segmenter: SegmenterState
+
+
+class Stream:
+    """One speaker's sound, chunk by chunk. Not thread-safe; opened by `Recognizer.stream`."""
+
+    def __init__(
+        self, model: Model, features: LogMel, encoder: Encoder, search: GreedySearch, settings: Settings
+    ) -> None:
+        description = model.description
+        self._fingerprint = model.fingerprint
+        self._settings = settings
+        self._resampler = Resampler(settings.sample_rate)
+        self._features, self._encoder, self._search = features, encoder, search
+        step_samples = encoder.frames_per_step * features.config.hop_samples
+        self._segmenter = Segmenter(settings.rules, step_samples, features.config.sample_rate)
+        self._silent_tokens = (BLANK, description.vocabulary.space)
+        self._state = self._fresh()
+        self._finished = False
+
+    @property
+    def time(self) -> float:
+        """Seconds heard."""
+        return self._state.heard / self._settings.sample_rate
+
+    def accept(self, samples: ArrayLike) -> list[Event]:
+        """Samples [N], any N, int16 or float in [-1, 1] -> finals, then a partial if the text changed.
+
+        Raises AudioError for anything else (the stream stays as it was), StreamClosedError after `finish`.
+        """
+        return self._accept(self._checked(samples))
+
+    def finish(self) -> list[Event]:
+        """Tells all that was heard: the last final, if there is text. Raises StreamClosedError if done."""
+        self._require_open()
+        self._finished = True
+        state = self._state
+        self._flush(state)
+        final = self._segmenter.final(
+            state.segmenter, self._search.commit(state.search), state.samples, "finish"
+        )
+        return [final] if final else []
+
+    def preview(self) -> Partial:
+        """The best guess if the speaker stopped now. Changes nothing. Raises StreamClosedError."""
+        self._require_open()
+        stable = self._search.best(self._state.search).stable
+        state = states.copy(self._state)
+        self._flush(state)
+        return self._segmenter.preview(
+            state.segmenter, self._search.best(state.search), stable, state.samples, self.time
+        )
+
+    def snapshot(self) -> bytes:
+        """The stream as bytes, for `Recognizer.resume` of the same model. Raises StreamClosedError."""
+        self._require_open()
+        return snapshot.write(self._fingerprint, self._settings.to_dict(), states.pack(self._state))
+
+    def copy(self) -> Stream:
+        """A second stream that goes on from here on its own."""
+        twin = copy.copy(self)  # the stages are shared
+        twin._state = states.copy(self._state)
+        return twin
+
+    def reset(self) -> None:
+        """Forgets everything heard; equals a fresh stream, also after `finish`."""
+        self._state = self._fresh()
+        self._finished = False
+
+    def _fresh(self) -> _State:
+        return _State(
+            0,
+            0,
+            self._resampler.start(),
+            self._features.start(),
+            self._encoder.start(),
+            self._search.start(),
+            self._segmenter.start(),
+        )
+
+    def _restore(self, packed: dict[str, Any]) -> None:
+        """Goes on from a packed state (`snapshot.read`). Raises SnapshotError when it is not a stream's."""
+        self._state = states.unpack(self._state, packed)
+
+    def _checked(self, samples: ArrayLike) -> list[NDArray[Any]]:
+        """Samples -> pieces of bounded size, each found usable, so that a bad chunk changes nothing."""
+        self._require_open()
+        if not isinstance(samples, np.ndarray) or samples.ndim != 1:
+            return [audio.as_samples(samples)]
+        size = self._settings.sample_rate * _BLOCK_SECONDS
+        pieces = [samples[first : first + size] for first in range(0, max(len(samples), 1), size)]
+        for piece in pieces:
+            audio.as_samples(piece)
+        return pieces
+
+    def _accept(self, pieces: list[NDArray[Any]]) -> list[Event]:
+        """Pieces from `_checked` -> events."""
+        state, segmenter, search = self._state, self._segmenter, self._search
+        events: list[Event] = []
+        changed = False
+        for piece in pieces:
+            state.heard += len(piece)
+            samples = self._resampler.advance(state.resampler, audio.as_samples(piece))
+            for row in self._encode(state, samples):
+                changed |= search.advance(state.search, row[None])
+                speech = row.argmax() not in self._silent_tokens
+                reason = segmenter.advance(state.segmenter, speech, search.between_words(state.search))
+                if reason:
+                    final = segmenter.final(
+                        state.segmenter, search.commit(state.search), state.samples, reason
+                    )
+                    events += [final] if final else []
+                    changed = False
+        if changed:
+            partial = segmenter.partial(state.segmenter, search.best(state.search), state.samples, self.time)
+            events += [partial] if partial else []
+        return events
+
+    def _encode(self, state: _State, samples: Samples) -> Samples:
+        """Samples [N] at 16 kHz -> log_probs [S, V]."""
+        state.samples += len(samples)
+        return self._encoder.advance(state.encoder, self._features.advance(state.features, samples))
+
+    def _flush(self, state: _State) -> None:
+        """Brings all that was heard into the search (docs/design.md, Flush).
+
+        No endpoint is decided in the zeros that this takes: nobody said them.
+        """
+        log_probs = [self._encode(state, self._resampler.finish(state.resampler))]
+        frames = self._encoder.config.frames_to_finish(self._features.config.frames_covering(state.samples))
+        zeros = np.zeros(self._features.config.samples_of(frames) - state.samples, np.float32)
+        log_probs.append(self._encoder.advance(state.encoder, self._features.advance(state.features, zeros)))
+        log_probs.append(self._encoder.finish(state.encoder))
+        for block in log_probs:
+            self._search.advance(state.search, block)
+
+    def _require_open(self) -> None:
+        if self._finished:
+            raise StreamClosedError("this stream is finished; call reset() or open a new one")

@@ -1,0 +1,95 @@
+"""safetensors file <-> tensors, float32 and float16 only (https://github.com/huggingface/safetensors).
+
+    uint64 header size, little-endian as everything here
+    header    JSON {name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": ignored}
+    values    which the offsets must cover without hole or overlap
+
+Our own reader, because a model must load with NumPy alone, and because what is wrong with a file
+must be said in terms of its tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ModelError
+
+# Bounds on what is believed of a header; our largest model is 60 MB.
+MOST_BYTES = 4 << 30
+_MOST_HEADER_BYTES = 16 << 20
+_MOST_AXES = 4
+_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+
+
+def parse(content: bytes, where: str) -> dict[str, NDArray[np.float32]]:
+    """safetensors file -> float32 tensors. Raises ModelError naming `where` and the tensor."""
+    if len(content) < 8:
+        raise ModelError(f"{where}: {len(content)} bytes are not a safetensors file; was it cut off?")
+    size = struct.unpack_from("<Q", content)[0]
+    if size > min(len(content) - 8, _MOST_HEADER_BYTES):
+        raise ModelError(f"{where}: header of {size} bytes in a file of {len(content)}; was it cut off?")
+    try:
+        header = json.loads(content[8 : 8 + size], object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{where}: the header is not JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise ModelError(f"{where}: the header is not a JSON object")
+    header.pop("__metadata__", None)
+    values = memoryview(content)[8 + size :]
+    entries = [(name, *_entry(entry, f"{where}: {name}")) for name, entry in header.items()]
+    tensors, position = {}, 0
+    for name, dtype, shape, (begin, end) in sorted(entries, key=lambda entry: entry[3]):
+        if begin != position:
+            raise ModelError(f"{where}: {name} begins at byte {begin}, must begin at {position}")
+        if end - begin != math.prod(shape) * dtype.itemsize or end > len(values):
+            raise ModelError(
+                f"{where}: {name} {list(shape)} ends at byte {end} of {len(values)}; was the file cut off?"
+            )
+        flat = np.frombuffer(values[begin:end], dtype)
+        tensors[name] = flat.astype(np.float32).reshape(shape)
+        position = end
+    if position != len(values):
+        raise ModelError(f"{where}: {len(values) - position} bytes belong to no tensor")
+    return tensors
+
+
+def render(tensors: Mapping[str, NDArray[Any]]) -> bytes:
+    """float32 or float16 tensors -> safetensors file, in the order of their names."""
+    header, parts, position = {}, [], 0
+    for name, tensor in sorted(tensors.items()):
+        dtype = {4: "F32", 2: "F16"}[tensor.dtype.itemsize]
+        parts.append(np.ascontiguousarray(tensor, _DTYPES[dtype]).tobytes())
+        end = position + len(parts[-1])
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the values begin at a multiple of 8, as the format recommends
+    return b"".join([struct.pack("<Q", len(text)), text, *parts])
+
+
+def _entry(entry: Any, where: str) -> tuple[np.dtype[Any], tuple[int, ...], tuple[int, int]]:
+    """One tensor of the header -> dtype, shape, (begin, end)."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ModelError(f"{where}: needs dtype, shape and data_offsets, not {str(entry)[:60]}")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise ModelError(f"{where}: dtype {dtype!r}, must be F32 or F16")
+    for key, numbers in (("shape", shape), ("data_offsets", offsets)):
+        if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n <= MOST_BYTES for n in numbers):
+            raise ModelError(f"{where}: {key} is {str(numbers)[:60]}")
+    if len(shape) > _MOST_AXES or len(offsets) != 2:
+        raise ModelError(f"{where}: {len(shape)} axes (at most {_MOST_AXES}), {len(offsets)} offsets (2)")
+    return _DTYPES[dtype], tuple(shape), (offsets[0], offsets[1])
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return dict(pairs)
