@@ -41,7 +41,7 @@ all: lint test
 
 # torch first: then the range in pyproject.toml is already satisfied, and nothing larger is fetched.
 .venv/installed: pyproject.toml | .venv/bin/python
-	@echo "== installing torch (the largest part: 200 MB to fetch, some minutes on a slow network)"
+	@echo "== installing torch (the largest part; some minutes on a slow network)"
 	@$(PIP) "torch>=2.11,<2.14"
 	@echo "== installing streamasr and what it needs"
 	@$(PIP) --editable .
