@@ -35,9 +35,9 @@ all: lint test
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.10 or newer is needed; found none (or name it: make PYTHON=...)"; exit 1; }
 	@echo "== creating .venv with $(PYTHON)"
-	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
-	  echo "Python cannot create environments (Debian, Ubuntu: install python3-venv); trying virtualenv"; \
-	  $(PYTHON) -m pip install --user virtualenv && $(PYTHON) -m virtualenv .venv; }
+	@$(PYTHON) -m venv .venv 2>/dev/null || { \
+	  echo "note: ensurepip is missing (Debian, Ubuntu: python3-venv); going on with the pip that is there"; \
+	  $(PYTHON) -m venv --clear --without-pip .venv && $(PYTHON) -m pip --python $@ install pip; }
 
 # torch first: then the range in pyproject.toml is already satisfied, and nothing larger is fetched.
 .venv/installed: pyproject.toml | .venv/bin/python

@@ -57,12 +57,12 @@ def blocks(path: str | os.PathLike[str], seconds: float) -> Iterator[tuple[Sampl
     """
     name = os.fspath(path)
     try:
-        file = open(name, "rb")
+        with open(name, "rb") as file:
+            # A pipe cannot go back to its start: it is read to its end first.
+            yield from _decode(file if file.seekable() else io.BytesIO(file.read()), name, seconds)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise AudioError(f"{name}: cannot be opened: {reason}; check the path") from error
-    with file:
-        yield from _decode(file, name, seconds)
+        reason = getattr(error, "strerror", None) or error
+        raise AudioError(f"{name}: cannot be read: {reason}; check the path") from error
 
 
 def as_samples(array: ArrayLike) -> Samples:
@@ -70,13 +70,14 @@ def as_samples(array: ArrayLike) -> Samples:
 
     Raises AudioError for other dtypes and shapes, NaN, infinity, and floats far beyond full scale.
     """
-    return _as_samples(array, "samples")
+    return _as_samples(array, "samples", 0)
 
 
-def _as_samples(array: ArrayLike, name: str) -> Samples:
+def _as_samples(array: ArrayLike, name: str, first: int) -> Samples:
+    """As above; messages name the recording and count from its first sample."""
     try:
         given = np.asarray(array)
-    except ValueError as error:  # lists of unequal lengths
+    except (ValueError, TypeError) as error:  # such as lists of unequal lengths
         raise AudioError(f"{name}: not an array of numbers: {error}") from error
     if given.ndim != 1:
         raise AudioError(
@@ -89,7 +90,8 @@ def _as_samples(array: ArrayLike, name: str) -> Samples:
     bad = np.flatnonzero(~(np.abs(given) <= LOUDEST))  # catches NaN as well
     if len(bad):
         raise AudioError(
-            f"{name}: sample {bad[0]} is {given[bad[0]]:g}; full scale is 1.0 (integers need dtype int16)"
+            f"{name}: sample {first + bad[0]} is {given[bad[0]]:g}; "
+            "full scale is 1.0 (integers need dtype int16)"
         )
     return np.ascontiguousarray(given, np.float32)
 
@@ -126,18 +128,19 @@ def _decode_pcm(reader: wave.Wave_read, name: str, seconds: float) -> Iterator[t
     if width > 4:
         raise AudioError(f"{name}: WAV with {8 * width} bits a sample; must have 8, 16, 24 or 32")
     ask = max(int(seconds * rate), 1)
-    first = True
+    given = 0
     while True:
         try:
             content = reader.readframes(ask)
         except Exception as error:  # as in _decode
             raise AudioError(f"{name}: damaged, cannot be decoded ({_reason(error)})") from error
         frames = len(content) // (channels * width)
-        if frames == 0 and not first:
+        if frames or not given:
+            values = _pcm_values(content[: frames * channels * width], width)
+            yield _mono(values.reshape(frames, channels)), rate
+        if not frames:
             return
-        values = _pcm_values(content[: frames * channels * width], width)
-        yield _mono(values.reshape(frames, channels)), rate
-        first = False
+        given += frames
 
 
 def _pcm_values(content: bytes, width: int) -> Samples:
@@ -174,16 +177,17 @@ def _decode_other(file: BinaryIO, name: str, seconds: float) -> Iterator[tuple[S
         channels, rate = reader.channels, reader.samplerate
         _check_header(channels, rate, name)
         ask = max(int(seconds * rate), 1)
-        first = True
+        given = 0
         while True:
             try:
                 values = reader.read(ask, dtype="float32", always_2d=True)
             except Exception as error:  # as above
                 raise AudioError(f"{name}: damaged, cannot be decoded ({_reason(error)})") from error
-            if len(values) == 0 and not first:
+            if len(values) or not given:
+                yield _as_samples(_mono(values), name, given), rate
+            if not len(values):
                 return
-            yield _as_samples(_mono(values), name), rate
-            first = False
+            given += len(values)
 
 
 def _mono(values: Samples) -> Samples:

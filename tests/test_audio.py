@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 import wave
 from pathlib import Path
 
@@ -168,17 +169,17 @@ def test_absurd_headers_are_refused(tmp_path: Path, at: int, content: bytes, mes
 
 
 def test_directories_and_impossible_paths_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="cannot be opened: .*check the path"):
+    with pytest.raises(AudioError, match="cannot be read: .*check the path"):
         audio.read(tmp_path)
-    with pytest.raises(AudioError, match="cannot be opened: .*check the path"):
+    with pytest.raises(AudioError, match="cannot be read: .*check the path"):
         audio.read("a\0b")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e4])
 def test_impossible_samples_in_a_file_are_refused(tmp_path: Path, bad: float) -> None:
-    samples = TONE.copy()
-    samples[123] = bad
-    with pytest.raises(AudioError, match=r"float\.wav: sample 123 is"):
+    samples = np.tile(TONE, 11)  # more than one block
+    samples[170_123] = bad
+    with pytest.raises(AudioError, match=r"float\.wav: sample 170123 is"):
         audio.read(saved(tmp_path, "float.wav", samples))
 
 
@@ -242,6 +243,17 @@ def test_other_arrays_are_refused_in_one_line(array: object, message: str) -> No
     with pytest.raises(AudioError, match=f"samples: .*{message}") as raised:
         audio.as_samples(array)  # type: ignore[arg-type]
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["16.wav", "16.flac"])
+def test_a_named_pipe_is_a_recording_too(tmp_path: Path, name: str) -> None:
+    path, pipe = saved(tmp_path, name), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(path.read_bytes()))
+    writer.start()
+    np.testing.assert_array_equal(audio.read(pipe)[0], audio.read(path)[0])
+    writer.join()
 
 
 def test_a_broken_pipe_is_an_audio_error() -> None:
