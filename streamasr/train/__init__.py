@@ -1,0 +1,1 @@
+"""Training wing: torch model, CPU kernels, data, augmentation, loop (docs/lnlstm.md, docs/design.md)."""

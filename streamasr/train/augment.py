@@ -1,0 +1,98 @@
+"""Log-mel frames [T, F] -> perturbed log-mel frames: tempo, warp, gain, tilt, noise, SpecAugment.
+
+Everything works on frames (natural log of power), so that they are computed once and cached:
+
+  tempo   frames are interpolated in time: duration / factor (as `sox tempo`)
+  warp    bands are interpolated in frequency: every frequency * factor, the other half of a speed
+          perturbation (Ko et al. 2015) and a vocal-tract length perturbation (Jaitly & Hinton 2013)
+  gain    a constant is added, exactly as if the samples had been scaled; then the floor again
+  tilt    a ramp over the bands is added: another microphone
+  noise   powers are added: log(exp(x) + exp(n)), the expectation over the unknown phase
+  masks   SpecAugment (Park et al. 2019) without time warping, on normalised frames, filled with 0
+
+A draw depends only on the generator handed in, so that a batch can be made again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..features import FeatureConfig
+from .config import AugmentConfig
+
+Frames = NDArray[np.float32]
+_DB = np.log(10.0) / 10.0  # natural log of power in one dB
+
+
+class Augmenter:
+    """All perturbations of one utterance, in the order of a recording's life."""
+
+    def __init__(self, config: AugmentConfig, features: FeatureConfig, noises: list[NDArray[np.float16]]) -> None:
+        self.config, self.features = config, features
+        self.noises = [n for n in noises if len(n)]
+        self._floor = np.float32(np.log(features.floor))
+
+    def perturb(self, frames: NDArray[np.float16], random: np.random.Generator) -> Frames:
+        """Cached frames [T, F] -> [T', F], not normalised, not below the floor."""
+        c = self.config
+        x = stretch(frames.astype(np.float32), random.uniform(1 - c.tempo, 1 + c.tempo))
+        x = warp(x, random.uniform(1 - c.warp, 1 + c.warp), self.features)
+        tilt = random.uniform(-c.tilt_db, c.tilt_db) * np.linspace(-1, 1, x.shape[1])
+        x += (tilt * _DB).astype(np.float32)
+        if self.noises and random.random() < c.noise_probability:
+            snr = random.uniform(c.noise_snr_low_db, c.noise_snr_high_db)
+            x = add_noise(x, self.noises[random.integers(len(self.noises))], snr, random)
+        x += np.float32(random.uniform(c.gain_low_db, c.gain_high_db) * _DB)
+        return np.maximum(x, self._floor, out=x)
+
+    def mask(self, frames: Frames, random: np.random.Generator) -> None:
+        """Zero random bands and stretches of normalised frames [T, F], in place."""
+        c = self.config
+        count, bands = frames.shape
+        for _ in range(c.band_masks):
+            width = random.integers(0, min(c.band_mask_width, bands) + 1)
+            first = random.integers(0, bands - width + 1)
+            frames[:, first : first + width] = 0.0
+        seconds = count * self.features.hop_samples / self.features.sample_rate
+        longest = round(c.time_mask_seconds * self.features.sample_rate / self.features.hop_samples)
+        for _ in range(random.poisson(c.time_masks_per_second * seconds)):
+            # Never more than a tenth of a short utterance: it may be a single word.
+            width = random.integers(0, min(longest, count // 10) + 1)
+            first = random.integers(0, count - width + 1)
+            frames[first : first + width] = 0.0
+
+
+def stretch(frames: Frames, factor: float) -> Frames:
+    """Frames [T, F] -> [round(T / factor), F] by linear interpolation in time."""
+    if factor == 1.0 or len(frames) < 2:
+        return frames
+    count = max(1, round(len(frames) / factor))
+    position = np.linspace(0, len(frames) - 1, count, dtype=np.float32)
+    left = np.minimum(position.astype(np.int64), len(frames) - 2)
+    share = (position - left)[:, None].astype(np.float32)
+    return frames[left] * (1 - share) + frames[left + 1] * share
+
+
+def warp(frames: Frames, factor: float, features: FeatureConfig) -> Frames:
+    """Frames [T, F] of a sound whose every frequency is multiplied by `factor`, by linear interpolation."""
+    if factor == 1.0:
+        return frames
+    low, high = (2595 * np.log10(1 + hz / 700) for hz in (features.low_hz, features.high_hz))
+    width = (high - low) / (features.mel_bands + 1)
+    centre_hz = 700 * (10 ** ((low + width * np.arange(1, features.mel_bands + 1)) / 2595) - 1)
+    position = (2595 * np.log10(1 + centre_hz / factor / 700) - low) / width - 1
+    position = np.clip(position, 0, features.mel_bands - 1)
+    left = np.minimum(position.astype(np.int64), features.mel_bands - 2)
+    share = (position - left).astype(np.float32)
+    return frames[:, left] * (1 - share) + frames[:, left + 1] * share
+
+
+def add_noise(
+    frames: Frames, noise: NDArray[np.float16], snr_db: float, random: np.random.Generator
+) -> Frames:
+    """Mix a random stretch of `noise` [N, F] in, at a ratio of mean powers of `snr_db`."""
+    start = random.integers(len(noise))
+    piece = noise[(start + np.arange(len(frames))) % len(noise)].astype(np.float32)
+    level = np.log(np.exp(frames).mean() + 1e-20) - np.log(np.exp(piece).mean() + 1e-20)
+    return np.logaddexp(frames, piece + np.float32(level - snr_db * _DB)).astype(np.float32)

@@ -1,0 +1,128 @@
+"""Cached utterances -> padded batches, in an order that depends on seed and epoch alone.
+
+Batch b of epoch e is made from the random generator seeded (seed, e, b), so training can go on at any
+batch and hear exactly what it would have heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..features import FeatureConfig
+from ..vocabulary import Vocabulary
+from .augment import Augmenter
+from .cache import CachedUtterance
+from .config import DataConfig, ModelConfig
+
+Phones = Callable[[str], NDArray[np.int64] | None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    frames: Tensor  # [B, T, F] float32, normalised, filled up with digital silence
+    lengths: Tensor  # [B] frames that count, flush included
+    tokens: list[NDArray[np.int64]]
+    phones: list[NDArray[np.int64] | None]
+    utterances: list[CachedUtterance]
+    seconds: float  # of speech, padding and flush not counted
+
+
+class Batches:
+    """Makes batches. `augmenter=None` leaves the frames as they are."""
+
+    def __init__(
+        self,
+        utterances: list[CachedUtterance],
+        data: DataConfig,
+        model: ModelConfig,
+        features: FeatureConfig,
+        statistics: tuple[NDArray[np.float32], NDArray[np.float32]],
+        vocabulary: Vocabulary,
+        phones: Phones | None = None,
+        augmenter: Augmenter | None = None,
+    ) -> None:
+        self.data, self.model, self.features = data, model, features
+        self.mean, self.std = statistics
+        self.phones, self.augmenter = phones, augmenter
+        per_second = features.sample_rate / features.hop_samples
+        longest = data.longest_seconds * per_second
+        self.utterances = [u for u in utterances if 0 < len(u.frames) <= longest]
+        self.left_out = len(utterances) - len(self.utterances)
+        if not self.utterances:
+            raise ConfigError("no utterance is left to train on: see data.train and data.longest_seconds")
+        self.per_second = per_second
+        self._lengths = np.array([len(u.frames) for u in self.utterances])
+        self._tokens = [np.array(vocabulary.encode(u.text), np.int64) for u in self.utterances]
+        self._silence = (np.float32(np.log(features.floor)) - self.mean) / self.std
+
+    @property
+    def seconds(self) -> float:
+        return float(self._lengths.sum() / self.per_second)
+
+    def plan(self, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+        """Utterance numbers of every batch of an epoch: like lengths together, batches shuffled.
+
+        The first epoch goes from short to long (SortaGrad, Deep Speech 2, arXiv:1512.02595, 3.3).
+        """
+        random = np.random.default_rng([seed, epoch])
+        order = np.argsort(self._lengths * random.uniform(0.9, 1.1, len(self._lengths)), kind="stable")
+        budget = self.data.batch_seconds * self.per_second
+        flush = self.model.flush_steps * self.model.frames_per_step
+        batches: list[NDArray[np.int64]] = []
+        first, longest = 0, 0
+        for i, number in enumerate(order):
+            longest = max(longest, int(self._lengths[number]) + flush)
+            rows = i - first + 1
+            if rows > 1 and (longest * rows > budget or rows > self.data.batch_rows):
+                batches.append(order[first:i])
+                first, longest = i, int(self._lengths[number]) + flush
+        batches.append(order[first:])
+        if epoch > 0:
+            batches = [batches[i] for i in random.permutation(len(batches))]
+        return batches
+
+    def make(self, numbers: NDArray[np.int64], seed: tuple[int, ...]) -> Batch:
+        """The batch of these utterances, perturbed by a generator of this seed."""
+        random = np.random.default_rng(list(seed))
+        k = self.model.frames_per_step
+        rows: list[NDArray[np.float32]] = []
+        for number in numbers:
+            frames = self.utterances[number].frames
+            if self.augmenter is None:
+                x = (frames.astype(np.float32) - self.mean) / self.std
+            else:
+                x = (self.augmenter.perturb(frames, random) - self.mean) / self.std
+                self.augmenter.mask(x, random)
+            rows.append(x)
+        lengths = np.array([(-(-len(x) // k) + self.model.flush_steps) * k for x in rows])
+        padded = np.empty((len(rows), int(lengths.max()), self.features.mel_bands), np.float32)
+        padded[:] = self._silence
+        for row, x in zip(padded, rows, strict=True):
+            row[: len(x)] = x
+        utterances = [self.utterances[n] for n in numbers]
+        return Batch(
+            frames=torch.from_numpy(padded),
+            lengths=torch.from_numpy(lengths),
+            tokens=[self._tokens[n] for n in numbers],
+            phones=[self.phones(u.text) if self.phones else None for u in utterances],
+            utterances=utterances,
+            seconds=float(sum(map(len, rows)) / self.per_second),
+        )
+
+
+def statistics(utterances: list[CachedUtterance]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and standard deviation [F] of all frames; utterance by utterance, in double precision."""
+    count, total, square = 0, 0.0, 0.0
+    for utterance in utterances:
+        x = utterance.frames.astype(np.float64)
+        count, total, square = count + len(x), total + x.sum(0), square + np.square(x).sum(0)
+    mean = np.asarray(total) / max(count, 1)
+    std = np.sqrt(np.maximum(np.asarray(square) / max(count, 1) - mean**2, 1e-4))
+    return mean.astype(np.float32), std.astype(np.float32)

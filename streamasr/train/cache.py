@@ -1,0 +1,114 @@
+"""manifests -> log-mel frames of every utterance, computed once and kept on disk as float16.
+
+One pair of files for each manifest: `<stem>-<key>.npy` (frames of all utterances end to end [T, 80],
+not normalised) and `<stem>-<key>.json` (first frame and text of each). The key is a hash of the
+manifest's text and of the feature settings, so a changed manifest is cached anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from .. import audio
+from ..data import manifest
+from ..data.text import normalise_for_training
+from ..errors import AudioError, ManifestError
+from ..features import FeatureConfig, LogMel
+from ..resample import Resampler
+
+
+@dataclass(frozen=True)
+class CachedUtterance:
+    id: str
+    text: str  # normalised
+    corpus: str  # stem of its manifest
+    frames: NDArray[np.float16]  # [T, mel_bands], a view of the memory-mapped cache
+
+
+def log_mel(path: Path, config: FeatureConfig) -> NDArray[np.float32]:
+    """Recording -> frames [T, 80] covering all of it, the last window filled up with zeros."""
+    samples, rate = audio.read(path)
+    resampler = Resampler(rate)
+    state = resampler.start()
+    samples = np.concatenate([resampler.advance(state, samples), resampler.finish(state)])
+    padding = config.samples_of(config.frames_covering(len(samples))) - len(samples)
+    stage = LogMel(config)
+    return stage.advance(stage.start(), np.concatenate([samples, np.zeros(max(padding, 0), np.float32)]))
+
+
+def load(paths: Iterable[Path], folder: Path, config: FeatureConfig) -> list[CachedUtterance]:
+    """All utterances of the manifests, computing what the cache in `folder` lacks.
+
+    Raises ManifestError listing every problem of every manifest, unreadable recordings included.
+    """
+    utterances: list[CachedUtterance] = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            utterances += _load_manifest(path, folder, config)
+        except ManifestError as error:
+            problems.append(str(error))
+    if problems:
+        raise ManifestError("\n".join(problems))
+    return utterances
+
+
+def _load_manifest(path: Path, folder: Path, config: FeatureConfig) -> list[CachedUtterance]:
+    listed = manifest.read(path)
+    settings = json.dumps(asdict(config), sort_keys=True)
+    key = hashlib.sha256(path.read_bytes() + settings.encode()).hexdigest()[:12]
+    frames_file, index_file = (folder / f"{path.stem}-{key}.{kind}" for kind in ("npy", "json"))
+    if not index_file.exists():
+        _compute(path, listed, config, frames_file, index_file)
+    index = json.loads(index_file.read_text())
+    frames = np.load(frames_file, mmap_mode="r")
+    edges = [*index["first_frame"], len(frames)]
+    return [
+        CachedUtterance(utterance.id, text, path.stem, frames[first:last])
+        for utterance, text, first, last in zip(listed, index["text"], edges[:-1], edges[1:], strict=True)
+    ]
+
+
+def _compute(
+    path: Path, listed: list[manifest.Utterance], config: FeatureConfig, frames_file: Path, index_file: Path
+) -> None:
+    frames_file.parent.mkdir(parents=True, exist_ok=True)
+    pieces: list[NDArray[np.float16]] = []
+    problems: list[str] = []
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(_one, [u.audio for u in listed], [config] * len(listed), chunksize=8)
+        for utterance, result in zip(listed, tqdm(results, path.stem, len(listed), unit="utt"), strict=True):
+            if isinstance(result, str):
+                problems.append(f"{utterance.id}: {result}")
+            else:
+                pieces.append(result)
+    texts = []
+    for utterance in listed:
+        try:
+            texts.append(normalise_for_training(utterance.text))
+        except ManifestError as error:
+            problems.append(f"{utterance.id}: {error}")
+    if problems:
+        raise ManifestError(manifest.listing(path, problems))
+    firsts = np.cumsum([0] + [len(p) for p in pieces])[:-1].tolist()
+    np.save(frames_file, np.concatenate(pieces) if pieces else np.zeros((0, config.mel_bands), np.float16))
+    temporary = index_file.with_suffix(".part")  # the index appears last and whole: it vouches for the frames
+    temporary.write_text(json.dumps({"first_frame": firsts, "text": texts}))
+    temporary.replace(index_file)
+
+
+def _one(path: Path, config: FeatureConfig) -> NDArray[np.float16] | str:
+    try:
+        return log_mel(path, config).astype(np.float16)
+    except AudioError as error:
+        return str(error)

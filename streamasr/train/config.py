@@ -1,0 +1,225 @@
+"""Training configuration: TOML file + `--set section.key=value` -> frozen, checked dataclasses.
+
+Two levels, no inheritance between files. An unknown key is an error that names the nearest known one. Paths
+(which may be glob patterns) are relative to the configuration file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import sys
+import typing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    train: tuple[str, ...]  # manifests
+    dev: tuple[str, ...]  # manifests; validated after every epoch, each by itself
+    noise: tuple[str, ...] = ()  # manifests of recordings without speech to mix in
+    lexicon: tuple[str, ...] = ()  # word TAB phones; only for the auxiliary phone loss
+    exclude: tuple[str, ...] = ()  # manifests left out of what `train` matches
+    cache: str = "../runs/cache"  # where log-mel frames are kept
+    batch_seconds: float = 120.0  # padded audio in one batch of one process
+    batch_rows: int = 64  # most utterances in one batch
+    longest_seconds: float = 25.0  # longer utterances are left out, and counted
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    frames_per_step: int = 3
+    channels: int = 32
+    cell: str = "lstm"
+    norm: str = "joint"
+    hidden: int = 384
+    layers: int = 4
+    look_ahead: int = 0  # steps
+    flush_steps: int = 8  # steps of digital silence after every utterance (docs/design.md, Flush)
+    bidirectional: bool = False  # for teachers; cannot be exported for streaming
+    dropout: float = 0.1  # on the output of every recurrent layer
+    phone_layer: int = 0  # auxiliary phone CTC on the output of this layer, counted from 1; 0: none
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Everything happens on log-mel frames, so that they can be cached (docs/training.md)."""
+
+    tempo: float = 0.1  # duration is divided by a factor drawn from [1 - tempo, 1 + tempo]
+    warp: float = 0.1  # frequencies are multiplied by a factor from [1 - warp, 1 + warp]
+    gain_low_db: float = -20.0
+    gain_high_db: float = 6.0
+    tilt_db: float = 6.0  # linear over the bands, up to this much at either end
+    noise_probability: float = 0.3
+    noise_snr_low_db: float = 5.0
+    noise_snr_high_db: float = 25.0
+    band_masks: int = 2  # SpecAugment (Park et al. 2019)
+    band_mask_width: int = 15
+    time_masks_per_second: float = 0.3
+    time_mask_seconds: float = 0.3
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    learning_rate: float = 2e-3
+    warmup_updates: int = 500
+    schedule: str = "cosine"  # "cosine" to zero | "plateau" (halved when dev CER stalls) | "constant"
+    weight_decay: float = 0.01
+    clip_norm: float = 5.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    epochs: int = 20
+    seed: int = 1
+    precision: str = "bfloat16"  # of the matrix products: "bfloat16" | "float32"
+    phone_weight: float = 0.3
+    average_decay: float = 0.999  # exponential average of the weights, what is validated and exported
+    bptt_steps: int = 0  # truncate back-propagation through time to so many steps; 0: whole utterances
+    carry_probability: float = 0.0  # share of rows that start from the state another utterance left
+    checkpoint_layers: bool = False  # recompute layers in the backward pass: less memory, more time
+    save_minutes: float = 4.0  # between checkpoints
+    patience: int = 0  # stop after so many epochs without a better dev CER; 0: never
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str
+    data: DataConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+
+def read(path: Path, overrides: list[str] | None = None) -> Config:
+    """TOML file -> Config. Raises ConfigError naming the file and key."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    for override in overrides or []:
+        _override(raw, override)
+    raw.setdefault("name", path.stem)
+    config: Config = _build(Config, raw, str(path), "")
+    _check(config, str(path))
+    return config
+
+
+def manifests(patterns: tuple[str, ...], base: Path) -> list[Path]:
+    """Glob patterns relative to `base` -> sorted paths; a pattern that matches nothing is an error."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        parent = (base / pattern).parent.resolve()
+        matches = sorted(parent.glob(Path(pattern).name))
+        if not matches:
+            raise ConfigError(f"no file matches {pattern!r} (looked in {parent}); correct the path or --set it")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override}: write it as section.key=value, as in optimiser.learning_rate=1e-3")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *sections, last = key.split(".")
+    table = raw
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}: {section} is not a section")
+    table[last] = value
+
+
+def _build(cls: type[Any], raw: dict[str, Any], source: str, prefix: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in raw:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(fields)}"
+            raise ConfigError(f"{source}: unknown key {prefix}{key}{hint}")
+    values: dict[str, Any] = {}
+    for name, definition in fields.items():
+        if name in raw:
+            values[name] = _convert(hints[name], raw[name], source, prefix + name)
+        elif definition.default is dataclasses.MISSING and definition.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{source}: {prefix}{name} is missing")
+    return cls(**values)
+
+
+def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{source}: {key} must be a section, not {value!r}")
+        return _build(kind, value, source, key + ".")
+    if isinstance(typing.get_origin(kind), type) and typing.get_origin(kind) is tuple:
+        items = [value] if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise ConfigError(f"{source}: {key} must be a list of strings, not {value!r}")
+        return tuple(items)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"{source}: {key} must be {_KINDS[kind]}, not {value!r}")
+    return value
+
+
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+_CHOICES = {
+    "model.cell": ("lstm", "gru", "rnn"),
+    "model.norm": ("joint", "separate", "none"),
+    "optimiser.schedule": ("cosine", "plateau", "constant"),
+    "train.precision": ("bfloat16", "float32"),
+}
+_POSITIVE = (
+    "data.batch_seconds", "data.batch_rows", "data.longest_seconds", "model.frames_per_step",
+    "model.channels", "model.hidden", "model.layers", "optimiser.learning_rate", "optimiser.clip_norm",
+    "train.epochs", "train.save_minutes",
+)  # fmt: skip
+_SHARES = ("model.dropout", "train.carry_probability", "augment.noise_probability", "train.average_decay")
+
+
+def _check(config: Config, source: str) -> None:
+    def value(key: str) -> Any:
+        section, name = key.split(".")
+        return getattr(getattr(config, section), name)
+
+    for key, choices in _CHOICES.items():
+        if value(key) not in choices:
+            raise ConfigError(f"{source}: {key} must be one of {', '.join(choices)}, not {value(key)!r}")
+    for key in _POSITIVE:
+        if not value(key) > 0:
+            raise ConfigError(f"{source}: {key} must be positive, not {value(key)}")
+    for key in _SHARES:
+        if not 0 <= value(key) < 1:
+            raise ConfigError(f"{source}: {key} must be at least 0 and below 1, not {value(key)}")
+    for section in ("model", "augment", "optimiser", "train"):
+        for name, number in asdict(getattr(config, section)).items():
+            if isinstance(number, float | int) and number < 0 and name != "gain_low_db":
+                raise ConfigError(f"{source}: {section}.{name} must not be negative, not {number}")
+    if not 0 <= config.model.phone_layer <= config.model.layers:
+        raise ConfigError(f"{source}: model.phone_layer must be 0 to {config.model.layers}")
+    if config.model.phone_layer and not config.data.lexicon:
+        raise ConfigError(f"{source}: model.phone_layer needs data.lexicon")
+
+

@@ -1,0 +1,73 @@
+"""Trained weights -> a model directory that the streaming engine reads (docs/design.md, Model directory)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .. import modelfile
+from ..encoder import EncoderConfig
+from ..errors import ConfigError
+from ..features import FeatureConfig
+from ..vocabulary import Vocabulary
+from .config import ModelConfig
+
+# Only training needs these.
+_LEFT_OUT = ("phone_output.",)
+
+
+def tensors(
+    weights: dict[str, Tensor], statistics: tuple[NDArray[np.float32], NDArray[np.float32]], dtype: type = np.float16
+) -> dict[str, NDArray[Any]]:
+    """State dict of AcousticModel -> tensors by their names in the model file, as `dtype`."""
+    kept = {n: w.detach().cpu().float().numpy() for n, w in weights.items() if not n.startswith(_LEFT_OUT)}
+    stored: dict[str, NDArray[Any]] = {name: array.astype(dtype) for name, array in kept.items()}
+    stored["features.mean"], stored["features.std"] = statistics
+    return stored
+
+
+def write(
+    path: Path,
+    model: ModelConfig,
+    weights: dict[str, Tensor],
+    statistics: tuple[NDArray[np.float32], NDArray[np.float32]],
+    vocabulary: Vocabulary,
+    features: FeatureConfig,
+    name: str,
+    training: dict[str, Any],
+) -> None:
+    """Write the model directory. Raises ConfigError for a model that cannot run as a stream."""
+    if model.bidirectional:
+        raise ConfigError("a bidirectional model hears the future: it cannot be exported for streaming")
+    shared = {f.name for f in fields(EncoderConfig)}
+    description = modelfile.Description(
+        name=name,
+        language="en",
+        licence="CC-BY-SA-4.0",
+        description="Streaming speech recogniser: convolutional front end, layer-normalised LSTM, CTC",
+        features=features,
+        encoder=EncoderConfig(**{k: v for k, v in asdict(model).items() if k in shared}),
+        vocabulary=vocabulary,
+        training=training,
+    )
+    modelfile.write(path, description, tensors(weights, statistics))
+
+
+def from_checkpoint(checkpoint: Path, path: Path, name: str) -> dict[str, Any]:
+    """best.pt or last.pt of a run -> model directory with the averaged weights; returns the summary."""
+    from . import checkpoint as checkpoints
+    from .config import parse
+
+    content = checkpoints.read(checkpoint)
+    settings = parse(content["config"])
+    statistics = tuple(np.array(content["statistics"][k], np.float32) for k in (0, 1))
+    weights = {k: v if isinstance(v, torch.Tensor) else torch.tensor(v) for k, v in content["average"].items()}
+    vocabulary = Vocabulary(tuple(content["vocabulary"]["tokens"]), content["vocabulary"]["kind"])
+    write(path, settings.model, weights, (statistics[0], statistics[1]), vocabulary, FeatureConfig(), name, content["summary"])
+    return dict(content["summary"])

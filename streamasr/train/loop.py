@@ -1,0 +1,346 @@
+"""`streamasr train CONFIG`: the training loop (docs/training.md).
+
+What happens at update n depends on the configuration and n alone: batches and their perturbations come
+from generators seeded by (seed, epoch, batch), dropout from one seeded by (seed, n). So a run that was
+killed and resumed ends in the same weights, to the bit (on the same machine and thread count).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import ConfigError, ModelError
+from ..evaluate import wer
+from ..features import FeatureConfig
+from ..vocabulary import Vocabulary
+from . import cache, checkpoint, config, curves
+from .augment import Augmenter
+from .batches import Batch, Batches, statistics
+from .ctc import ctc_loss
+from .model import AcousticModel, State
+from .phones import PhoneLexicon
+
+CHARACTERS = Vocabulary(("<blank>", " ", *"abcdefghijklmnopqrstuvwxyz", "'"))
+
+
+class Trainer:
+    """One run: data, model, optimiser, averaged weights and the position in the data."""
+
+    def __init__(self, settings: config.Config, base: Path, folder: Path) -> None:
+        self.config, self.folder = settings, folder
+        self.rank, self.world = _processes()
+        self.device = torch.device(f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}" if torch.cuda.is_available() else "cpu")
+        features = FeatureConfig()
+        self.features, self.vocabulary = features, CHARACTERS
+        data = settings.data
+        excluded = set(config.manifests(data.exclude, base))
+        train = [p for p in config.manifests(data.train, base) if p not in excluded]
+        dev = config.manifests(data.dev, base)
+        cache_folder = (base / data.cache).resolve()
+        if self.rank > 0:
+            dist.barrier()  # the first process computes the cache, the others read it
+        self._say(f"reading {len(train)} training and {len(dev)} validation manifests (cache: {cache_folder})")
+        utterances = cache.load(train, cache_folder, features)
+        noises = [u.frames for u in cache.load(config.manifests(data.noise, base), cache_folder, features)]
+        self.statistics = statistics(utterances)
+        self.lexicon = PhoneLexicon(config.manifests(data.lexicon, base)) if settings.model.phone_layer else None
+        shared = (data, settings.model, features, self.statistics, self.vocabulary)
+        augmenter = Augmenter(settings.augment, features, noises)
+        self.batches = Batches(utterances, *shared, self.lexicon, augmenter)
+        self.dev = {path.stem: Batches(cache.load([path], cache_folder, features), *shared) for path in dev}
+        if self.rank == 0 and self.world > 1:
+            dist.barrier()
+        torch.manual_seed(settings.train.seed)
+        phones = len(self.lexicon.names) if self.lexicon else 0
+        precision = settings.train.precision
+        self.model = AcousticModel(settings.model, features.mel_bands, len(self.vocabulary), phones, precision)
+        self.model.to(self.device)
+        self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self.optimiser = torch.optim.AdamW(
+            _parameter_groups(self.model, settings.optimiser.weight_decay), betas=(0.9, 0.98), fused=True
+        )
+        self.updates = 0  # done so far
+        self.epoch, self.batch = 0, 0  # of the next update
+        self.scale = 1.0  # of the learning rate, lowered by the plateau schedule
+        self.best = {"epoch": -1, "cer": math.inf}
+        self.carried: State | None = None
+        self.log: list[dict[str, Any]] = []
+        self._say(
+            f"{self.batches.seconds / 3600:.1f} h of speech, {len(self.batches.utterances)} utterances "
+            f"({self.batches.left_out} left out as empty or too long); "
+            f"{sum(p.numel() for p in self.model.parameters()):,} parameters on {self.device}"
+        )
+
+    # -- position and checkpoints ----------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "config": self.config.to_json(),
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "carried": self.carried,
+            "log": json.dumps(self.log),
+            "position": {
+                "updates": self.updates, "epoch": self.epoch, "batch": self.batch, "scale": self.scale,
+                "best_epoch": self.best["epoch"], "best_cer": self.best["cer"],
+            },
+        }  # fmt: skip
+
+    def restore(self, content: dict[str, Any], path: Path) -> None:
+        try:
+            self.model.load_state_dict(content["model"])
+            self.average = {k: v.to(self.device) for k, v in content["average"].items()}
+            self.optimiser.load_state_dict(content["optimiser"])
+            position = content["position"]
+            self.carried, self.log = content["carried"], json.loads(content["log"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"{path}: does not fit this configuration: {reason}") from error
+        self.updates, self.epoch, self.batch = position["updates"], position["epoch"], position["batch"]
+        self.scale = position["scale"]
+        self.best = {"epoch": position["best_epoch"], "cer": position["best_cer"]}
+
+    def save(self) -> None:
+        if self.rank == 0:
+            checkpoint.write(self.folder / "last.pt", self.state())
+
+    # -- one update --------------------------------------------------------------------------------
+
+    def learning_rate(self, total: int) -> float:
+        """Linear warm-up, then cosine to zero (Loshchilov & Hutter 2017), halvings on plateaus, or constant."""
+        o = self.config.optimiser
+        rate = o.learning_rate * self.scale * min(1.0, (self.updates + 1) / max(1, o.warmup_updates))
+        if o.schedule == "cosine" and self.updates >= o.warmup_updates:
+            done = (self.updates - o.warmup_updates) / max(1, total - o.warmup_updates)
+            rate *= 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        return rate
+
+    def update(self, batch: Batch, rate: float) -> dict[str, float]:
+        """One optimiser step on one batch (one in each process). Returns losses per token, in nats."""
+        c = self.config.train
+        self.model.train()
+        torch.manual_seed(c.seed * 1_000_003 + self.updates * 997 + self.rank)
+        self.optimiser.zero_grad(set_to_none=True)
+        out = self.model(
+            batch.frames.to(self.device), batch.lengths, self._initial(len(batch.tokens)),
+            c.bptt_steps, c.checkpoint_layers,
+        )  # fmt: skip
+        if c.carry_probability:
+            self.carried = out.state
+        loss, measured = _mean_loss(ctc_loss(out.logits, batch.tokens, out.steps), batch.tokens)
+        values = {"loss": measured}
+        if out.phone_logits is not None:
+            known = [b for b, phones in enumerate(batch.phones) if phones is not None]
+            if known:
+                phones = [p for p in batch.phones if p is not None]
+                losses = ctc_loss(out.phone_logits[:, known], phones, out.steps[known])
+                phone_loss, values["phone_loss"] = _mean_loss(losses, phones)
+                loss = loss + c.phone_weight * phone_loss
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.world > 1:
+            for p in self.model.parameters():
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+                dist.all_reduce(p.grad)
+                p.grad /= self.world
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimiser.clip_norm)
+        values["gradient_norm"] = float(norm)
+        if math.isfinite(values["gradient_norm"]):
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+            self.optimiser.step()
+        self.updates += 1
+        # Early averages would be of weights that are still far away: the window grows with the run.
+        decay = min(c.average_decay, (1 + self.updates) / (10 + self.updates))
+        with torch.no_grad():
+            for name, p in self.model.named_parameters():
+                self.average[name].lerp_(p, 1 - decay)
+        return values
+
+    def _initial(self, rows: int) -> State | None:
+        """Zero states, some rows replaced by what earlier utterances left (truncated BPTT over sessions)."""
+        if self.carried is None:
+            return None
+        random = np.random.default_rng([self.config.train.seed, self.updates, 7])
+        states: State = []
+        use = torch.from_numpy(random.random(rows) < self.config.train.carry_probability).to(self.device)
+        for h, c in self.carried:
+            pair = []
+            for s in (h, c):
+                s = s[:rows]
+                s = torch.cat([s, s.new_zeros(rows - len(s), s.shape[1])])
+                pair.append(s.float() * use[:, None])
+            states.append((pair[0], pair[1]))
+        return states
+
+    # -- the run -----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        c = self.config.train
+        saved = time.monotonic()
+        total = sum(len(self._plan(e)) for e in range(min(c.epochs, 3))) * c.epochs // min(c.epochs, 3)
+        while self.epoch < c.epochs:
+            plan = self._plan(self.epoch)
+            losses: list[float] = []
+            started, heard = time.monotonic(), 0.0
+            with ThreadPoolExecutor(1) as ahead:
+                pending = ahead.submit(self._make, plan, self.batch)
+                bar = tqdm(
+                    range(self.batch, len(plan)), f"epoch {self.epoch + 1}/{c.epochs}", len(plan),
+                    initial=self.batch, unit="update", disable=self.rank > 0, mininterval=1.0, smoothing=0.02,
+                )  # fmt: skip
+                for number in bar:
+                    batch = pending.result()
+                    if number + 1 < len(plan):
+                        pending = ahead.submit(self._make, plan, number + 1)
+                    rate = self.learning_rate(total)
+                    values = self.update(batch, rate)
+                    self.batch = number + 1
+                    losses.append(values["loss"])
+                    heard += batch.seconds * self.world
+                    speed = heard / (time.monotonic() - started)
+                    bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", lr=f"{rate:.1e}", x=f"{speed:.0f}")
+                    if self.updates % 20 == 0:
+                        self._record({"update": self.updates, "learning_rate": rate, "speed": speed, **values})
+                    if time.monotonic() - saved > 60 * c.save_minutes:
+                        self.save()
+                        saved = time.monotonic()
+            self.epoch, self.batch = self.epoch + 1, 0
+            stop = self._end_of_epoch(float(np.mean(losses)) if losses else math.nan)
+            self.save()
+            saved = time.monotonic()
+            if stop:
+                self._say(f"no better dev CER for {c.patience} epochs: stopping early")
+                break
+
+    def _plan(self, epoch: int) -> list[list[np.ndarray[Any, Any]]]:
+        """For every update of an epoch, the utterance numbers of each process's batch."""
+        batches = self.batches.plan(self.config.train.seed, epoch)
+        whole = len(batches) // self.world * self.world
+        return [batches[i : i + self.world] for i in range(0, whole, self.world)]
+
+    def _make(self, plan: list[list[np.ndarray[Any, Any]]], number: int) -> Batch:
+        seed = (self.config.train.seed, self.epoch, number, self.rank)
+        return self.batches.make(plan[number][self.rank], seed)
+
+    def _end_of_epoch(self, loss: float) -> bool:
+        """Validate, remember the best weights, draw the curves; True if it is time to stop."""
+        scores = self.validate()
+        cer = float(np.mean([s["cer"] for s in scores.values()])) if scores else math.nan
+        self._record({"epoch": self.epoch, "update": self.updates, "train_loss": loss, "dev": scores, "cer": cer})
+        for name, score in scores.items():
+            self._say(f"epoch {self.epoch}: {name}: CER {100 * score['cer']:.1f} %  WER {100 * score['wer']:.1f} %")
+        if cer < self.best["cer"]:
+            self.best = {"epoch": self.epoch, "cer": cer}
+            if self.rank == 0:
+                checkpoint.write(self.folder / "best.pt", {"average": self.average, "epoch": self.epoch, "cer": cer})
+        stalled = self.epoch - self.best["epoch"]
+        if self.config.optimiser.schedule == "plateau" and stalled >= 2:
+            self.scale *= 0.5
+        if self.rank == 0:
+            curves.draw(self.log, self.folder / "curves.png")
+        return bool(scores) and 0 < self.config.train.patience <= stalled
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, dict[str, float]]:
+        """Greedy CER and WER of the averaged weights on each validation manifest."""
+        weights = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        self._use(self.average)
+        self.model.eval()
+        scores = {}
+        for name, batches in self.dev.items():
+            references, hypotheses = {}, {}
+            for numbers in batches.plan(0, 0):
+                batch = batches.make(numbers, (0,))
+                out = self.model(batch.frames.to(self.device), batch.lengths)
+                for row, utterance in enumerate(batch.utterances):
+                    best = out.logits[: out.steps[row], row].argmax(-1).unique_consecutive()
+                    references[utterance.id] = utterance.text
+                    hypotheses[utterance.id] = self.vocabulary.decode(best[best > 0].tolist())
+            score = wer.score(references, hypotheses)
+            scores[name] = {"cer": score.characters.rate, "wer": score.words.rate}
+        self._use(weights)
+        return scores
+
+    def _use(self, weights: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, p in self.model.named_parameters():
+                p.copy_(weights[name])
+
+    def _record(self, entry: dict[str, Any]) -> None:
+        self.log.append(entry)
+        if self.rank == 0:
+            with (self.folder / "log.jsonl").open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    def _say(self, text: str) -> None:
+        if self.rank == 0:
+            tqdm.write(text, file=sys.stderr)
+
+
+def _processes() -> tuple[int, int]:
+    """(rank, number of processes), as `torchrun` set them up."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    return (dist.get_rank(), world) if world > 1 else (0, 1)
+
+
+def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; gains and biases do not."""
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _mean_loss(losses: Tensor, targets: list[np.ndarray[Any, Any]]) -> tuple[Tensor, float]:
+    """Losses [B] -> (loss per token to minimise, its value); utterances without an alignment are left out."""
+    feasible = torch.isfinite(losses)
+    tokens = sum(len(t) for t, ok in zip(targets, feasible.tolist(), strict=True) if ok)
+    loss = losses[feasible].sum() / max(tokens, 1)
+    return loss, float(loss.detach())
+
+
+def main(path: Path, overrides: list[str], resume: bool) -> int:
+    """Train as the TOML file at `path` says; results in `runs/<name>/`. Returns the exit code."""
+    settings = config.read(path, overrides)
+    folder = Path("runs") / settings.name
+    last = folder / "last.pt"
+    if last.exists() and not resume:
+        raise ConfigError(f"{last} exists: go on with --resume, or move {folder} away, or --set name=...")
+    content = checkpoint.read(last) if resume else None
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(settings, path.resolve().parent, folder)
+    if content is not None:
+        trainer.restore(content, last)
+        trainer._say(f"going on at epoch {trainer.epoch + 1}, update {trainer.updates + 1}")
+    if trainer.rank == 0:
+        (folder / "config.json").write_text(settings.to_json())
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        trainer.save()
+        trainer._say(f"interrupted; saved to {last}, go on with --resume")
+        return 130
+    if trainer.rank == 0 and not settings.model.bidirectional:
+        from . import export
+
+        export.write(trainer, folder / "model")
+        trainer._say(f"model written to {folder / 'model'}")
+    return 0
+
