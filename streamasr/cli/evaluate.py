@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,17 +87,18 @@ class _Corpus:
 
 
 def _read(path: Path, limit: int | None, seed: int) -> _Corpus:
-    from ..data.manifest import scan
+    from ..data.manifest import sample, scan
     from ..evaluate.report import Failure
 
     utterances, problems = scan(path)
-    if limit is not None and limit < len(utterances):
-        chosen = sorted(random.Random(seed).sample(range(len(utterances)), limit))
-        utterances = [utterances[i] for i in chosen]
     messages: dict[str, list[str]] = {}
     for problem in problems:  # of one utterance there may be several
         messages.setdefault(problem.id, []).append(problem.message)
-    return _Corpus(path.stem, utterances, [Failure(name, "; ".join(each)) for name, each in messages.items()])
+    return _Corpus(
+        path.stem,
+        sample(utterances, limit, seed),
+        [Failure(name, "; ".join(each)) for name, each in messages.items()],
+    )
 
 
 def _progress(corpus: _Corpus) -> None:

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         "latency": f"{milliseconds(info['latency_seconds']['total'])} algorithmic ({parts})",
         "step": milliseconds(info["step_seconds"]),
         "parameters": f"{info['parameters']:,}",
-        "size": f"{info['size_bytes'] / 1e6:.1f} MB",
+        "size": f"{info['size_bytes'] / 1e6:.3g} MB",
         "vocabulary": f"{len(tokens)} {info['vocabulary']['kind']}: {' '.join(map(repr, tokens))}",
         "encoder": encoder,
         "search": ", ".join(info["searches"]),

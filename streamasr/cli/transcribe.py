@@ -58,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
             else:
                 if len(files) > 1:
                     print(f"==> {file} <==")
-                print(text, flush=True)
+                    text += "\n"
+                print(text, end="", flush=True)
     except KeyboardInterrupt:
         say("interrupted; what was finished is written")
         code = INTERRUPTED

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,13 @@ def write(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise ManifestError(f"{path}: cannot write the manifest: {error.strerror or error}") from error
+
+
+def sample(utterances: Sequence[Utterance], count: int | None, seed: int = 0) -> list[Utterance]:
+    """A random sample of `count` utterances (None, or more than there are: all), in the given order."""
+    if count is None or count >= len(utterances):
+        return list(utterances)
+    return [utterances[i] for i in sorted(random.Random(seed).sample(range(len(utterances)), count))]
 
 
 def listing(path: str | os.PathLike[str], problems: Sequence[object]) -> str:

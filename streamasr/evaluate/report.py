@@ -59,14 +59,15 @@ def summarise(
 def to_dict(corpora: Mapping[str, CorpusReport], model: str, search: str) -> dict[str, Any]:
     """{corpus name: report} -> JSON-able; rates are fractions, None where nothing could be scored."""
     return {
-        "corpora": {name: _corpus(report) for name, report in corpora.items()},
+        "corpora": {name: corpus_dict(report) for name, report in corpora.items()},
         "model": model,
         "search": search,
         "normaliser": NORMALISER,
     }
 
 
-def _corpus(report: CorpusReport) -> dict[str, Any]:
+def corpus_dict(report: CorpusReport) -> dict[str, Any]:
+    """One corpus -> JSON-able, as in `to_dict`."""
     words, characters = report.score.words, report.score.characters
     scored = bool(report.score.utterances)
     return {
