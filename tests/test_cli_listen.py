@@ -97,8 +97,9 @@ def test_chunks_are_the_mean_of_the_channels_and_nothing_is_lost(sounddevice: An
     sound = noise(1.03, 44100)
     sound[:, 1] = 0
     sounddevice.InputStream.sound = sound
-    with Microphone("built") as opened:
-        sounddevice.InputStream.at_end = staticmethod(opened.stop)
+    opened = Microphone("built")
+    sounddevice.InputStream.at_end = staticmethod(opened.stop)
+    with opened:
         assert opened.sample_rate == 44100
         heard = np.concatenate(list(opened))
     np.testing.assert_array_equal(heard, sound[:, 0] / 2)
