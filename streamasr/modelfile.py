@@ -13,7 +13,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 import os
 import struct
 import zipfile
@@ -37,6 +36,7 @@ PACKAGED = Path(__file__).parent / "models"
 # Bounds on what is read into memory; our largest model is 60 MB.
 _MOST_JSON_BYTES = 16 << 20
 _MOST_FFT = 1 << 16
+_LARGEST_FLOAT = 1e30  # float32 holds it
 
 # What zipfile meets in damaged archives; NotImplementedError is a RuntimeError.
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, struct.error)
@@ -264,9 +264,10 @@ def _config(kind: type[T], found: Any, where: str) -> T:
     _check_keys(found, set(types), where)
     for key, value in found.items():
         expected = {"int": int, "float": float, "str": str}[str(types[key])]
-        if expected is float and type(value) in (int, float) and abs(value) < math.inf:
-            continue
-        _check_type(value, expected, f"{where}.{key}")
+        if expected is not float:
+            _check_type(value, expected, f"{where}.{key}")
+        elif type(value) not in (int, float) or not abs(value) < _LARGEST_FLOAT:
+            raise ModelError(f"{where}.{key}: must be a finite number, not {str(value)[:60]!r}")
     return kind(**found)
 
 

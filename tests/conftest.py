@@ -1,0 +1,79 @@
+"""Recognisers for the tests: tiny random ones, made here, and the shipped one where there is one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from strategies import JOINT, PLAIN, random_model
+
+import streamasr
+from streamasr import audio, modelfile
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+# The seeds are those, of 25, whose models say most.
+
+
+@pytest.fixture(scope="session")
+def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a random model: LSTM, joint normalisation, 30 ms steps."""
+    path = tmp_path_factory.mktemp("models") / "joint"
+    modelfile.write(path, *random_model(JOINT, seed=7))
+    return path
+
+
+@pytest.fixture(scope="session")
+def plain_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a random model: LSTM, no normalisation, 40 ms steps, look-ahead of 2."""
+    path = tmp_path_factory.mktemp("models") / "plain"
+    modelfile.write(path, *random_model(PLAIN, seed=0))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_directory: Path) -> streamasr.Recognizer:
+    return streamasr.load(tiny_directory)
+
+
+@pytest.fixture(scope="session")
+def plain(plain_directory: Path) -> streamasr.Recognizer:
+    """Says nothing in silence, so its streams meet endpoints."""
+    return streamasr.load(plain_directory)
+
+
+@pytest.fixture(scope="session")
+def shipped() -> streamasr.Recognizer:
+    if "en" not in modelfile.packaged():
+        pytest.skip("the English model is not in streamasr/models yet")
+    return streamasr.load()
+
+
+@pytest.fixture(scope="session", params=["tiny", "plain", "shipped"])
+def asr(request: pytest.FixtureRequest) -> streamasr.Recognizer:
+    """Each recogniser in turn: what must hold for every model."""
+    recognizer: streamasr.Recognizer = request.getfixturevalue(request.param)
+    return recognizer
+
+
+@pytest.fixture(scope="session")
+def recordings() -> list[NDArray[np.float32]]:
+    """A few short recordings of speech, 16 kHz, cut dead as they are."""
+    listing = DATA / "librispeech-dev.jsonl"
+    if not listing.exists():
+        pytest.skip("no recordings beside the repository")
+    found = []
+    with listing.open() as lines:
+        for line in lines:
+            utterance = json.loads(line)
+            if utterance["duration"] < 3.5 and (DATA / utterance["audio"]).exists():
+                samples, sample_rate = audio.read(DATA / utterance["audio"])
+                if sample_rate == 16_000:
+                    found.append(samples)
+            if len(found) == 3:
+                return found
+    pytest.skip("no short recordings at 16 kHz beside the repository")

@@ -1,0 +1,1 @@
+"""The eight invariants of the design, one file each."""

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import pytest
+
+from streamasr.errors import ConfigError
+from streamasr.search import Hypothesis, TimedWord
+from streamasr.segmenter import DEFAULT_RULES, EndpointRule, Segmenter, SegmenterState
+
+STEP = 1600  # samples: a tenth of a second
+SO, IT = TimedWord("so", 2, 4, 0.5), TimedWord("it", 6, 6, 0.25)
+
+
+def segmenter(*rules: EndpointRule) -> Segmenter:
+    return Segmenter(rules, STEP, 16_000)
+
+
+def ends(
+    stage: Segmenter, speech: str, between: str = "", state: SegmenterState | None = None
+) -> list[tuple[int, str]]:
+    """Steps ("x" is speech) -> where a segment ends, and why. `between`: "w" within a word."""
+    state = state or stage.start()
+    found = []
+    for step, letter in enumerate(speech):
+        within = step < len(between) and between[step] == "w"
+        reason = stage.advance(state, letter == "x", not within)
+        if reason:
+            stage.final(state, Hypothesis((SO,), 1), 10**9, reason)
+            found.append((step, reason))
+    return found
+
+
+def test_silence_after_speech() -> None:
+    stage = segmenter(EndpointRule(silence_seconds=0.3))
+    assert ends(stage, "........") == []
+    assert ends(stage, "..x..x...") == [(8, "endpoint:silence")]
+    assert ends(stage, "x........") == [(3, "endpoint:silence")]
+    assert ends(stage, "x...x......") == [(3, "endpoint:silence"), (7, "endpoint:silence")]
+
+
+def test_silence_ends_a_segment_though_the_last_word_was_not_closed() -> None:
+    assert ends(segmenter(EndpointRule(silence_seconds=0.3)), "x...", "wwww") == [(3, "endpoint:silence")]
+
+
+def test_length_counts_from_the_first_speech() -> None:
+    stage = segmenter(EndpointRule(length_seconds=0.5))
+    assert ends(stage, "." * 20) == []
+    assert ends(stage, "." * 20 + "xxxxx") == [(24, "endpoint:length")]
+    assert ends(stage, "x" * 12) == [(4, "endpoint:length"), (9, "endpoint:length")]
+
+
+def test_length_waits_for_the_end_of_a_word_but_not_for_ever() -> None:
+    stage = segmenter(EndpointRule(length_seconds=0.5))
+    assert ends(stage, "x" * 8, "wwwwwww") == [(7, "endpoint:length")]
+    assert ends(stage, "x" * 40, "w" * 40) == [(24, "endpoint:length")]  # two seconds later
+
+
+def test_rule_without_speech_counts_from_the_end_before() -> None:
+    stage = segmenter(EndpointRule(needs_speech=False, length_seconds=0.5))
+    assert ends(stage, "." * 12) == [(4, "endpoint:length"), (9, "endpoint:length")]
+    stage = segmenter(EndpointRule(needs_speech=False, silence_seconds=0.5))
+    assert ends(stage, "." * 6 + "x" + "." * 6) == [(4, "endpoint:silence"), (11, "endpoint:silence")]
+
+
+def test_default_rules() -> None:
+    stage = segmenter(*DEFAULT_RULES)
+    assert ends(stage, "x" + "." * 9 + "x" + "." * 10) == [(20, "endpoint:silence")]
+    assert ends(stage, "x" * 200) == [(199, "endpoint:length")]
+
+
+def test_no_rules() -> None:
+    assert ends(segmenter(), "x" * 500 + "." * 500) == []
+
+
+def test_no_empty_final() -> None:
+    stage, state = segmenter(), segmenter().start()
+    assert stage.final(state, Hypothesis((), 0), 16_000, "finish") is None
+    assert state.segment == 0
+
+
+def test_final() -> None:
+    stage, state = segmenter(), segmenter().start()
+    final = stage.final(state, Hypothesis((SO, IT), 2), 16_000, "endpoint:silence")
+    assert final is not None
+    assert (final.segment, final.text, final.reason) == (0, "so it", "endpoint:silence")
+    assert [(w.start, w.end) for w in final.words] == [(0.2, 0.5), (0.6, 0.7)]
+    assert (final.start, final.end) == (0.2, 0.7)
+    assert final.confidence == pytest.approx((0.5 * 0.25) ** 0.5)
+    assert state.segment == 1
+
+
+def test_no_time_beyond_the_end_of_the_sound() -> None:
+    stage, state = segmenter(), segmenter().start()
+    final = stage.final(state, Hypothesis((SO, IT), 2), 10_000, "finish")
+    assert final is not None
+    assert [(w.start, w.end) for w in final.words] == [(0.2, 0.5), (0.6, 0.625)]
+
+
+def test_partial_only_when_the_text_changed() -> None:
+    stage, state = segmenter(), segmenter().start()
+    first = stage.partial(state, Hypothesis((SO,), 0), 16_000, 1.0)
+    assert first is not None and (first.stable, first.volatile, first.time) == ("", "so", 1.0)
+    assert stage.partial(state, Hypothesis((SO,), 0), 17_600, 1.1) is None
+    second = stage.partial(state, Hypothesis((SO, IT), 1), 19_200, 1.2)
+    assert second is not None and (second.stable, second.volatile, second.segment) == ("so", "it", 0)
+    stage.final(state, Hypothesis((SO, IT), 2), 19_200, "endpoint:silence")
+    assert stage.partial(state, Hypothesis((), 0), 20_800, 1.3) is None
+    third = stage.partial(state, Hypothesis((SO,), 1), 22_400, 1.4)
+    assert third is not None and (third.stable, third.volatile, third.segment) == ("so", "", 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "must be above 0"),
+        ({"silence_seconds": -1.0}, "silence_seconds"),
+        ({"length_seconds": float("inf")}, "length_seconds"),
+        ({"silence_seconds": float("nan")}, "silence_seconds"),
+        ({"silence_seconds": "1"}, "silence_seconds"),
+        ({"needs_speech": 1, "silence_seconds": 1}, "needs_speech"),
+    ],
+)
+def test_rules_are_checked(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EndpointRule(**values)  # type: ignore[arg-type]
