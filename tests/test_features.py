@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from contract import check_stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -80,6 +81,10 @@ def test_one_sample_at_a_time_and_long_inputs_change_no_bit() -> None:
     samples = noise(160 * 2500)  # several times the 1,000 frames that are computed at once
     cuts = np.arange(777, len(samples), 7777).tolist()
     np.testing.assert_array_equal(frames_of(stage, samples, cuts), frames_of(stage, samples))
+
+
+def test_keeps_the_contract_of_a_stage() -> None:
+    check_stage(LogMel(CONFIG), noise(5000))
 
 
 @pytest.mark.parametrize("length", [0, 1, 399, 400, 401, 559, 560, 561, 16000])

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from contract import check_stage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -120,6 +121,11 @@ def test_one_sample_at_a_time_changes_no_bit(rate: int) -> None:
     samples = np.random.default_rng(rate).standard_normal(2500).astype(np.float32)
     cuts = list(range(1, len(samples)))
     np.testing.assert_array_equal(resampled(rate, samples, cuts), resampled(rate, samples))
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 44101, 48000])
+def test_keeps_the_contract_of_a_stage(rate: int) -> None:
+    check_stage(Resampler(rate), np.random.default_rng(rate).standard_normal(5000).astype(np.float32))
 
 
 def test_a_long_input_goes_through_in_blocks_of_the_same_bits() -> None:
