@@ -16,6 +16,7 @@ A draw depends only on the generator handed in, so that a batch can be made agai
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from ..features import FeatureConfig
@@ -28,7 +29,9 @@ _DB = np.log(10.0) / 10.0  # natural log of power in one dB
 class Augmenter:
     """All perturbations of one utterance, in the order of a recording's life."""
 
-    def __init__(self, config: AugmentConfig, features: FeatureConfig, noises: list[NDArray[np.float16]]) -> None:
+    def __init__(
+        self, config: AugmentConfig, features: FeatureConfig, noises: list[NDArray[np.float16]]
+    ) -> None:
         self.config, self.features = config, features
         self.noises = [n for n in noises if len(n)]
         self._floor = np.float32(np.log(features.floor))
@@ -68,10 +71,10 @@ def stretch(frames: Frames, factor: float) -> Frames:
     if factor == 1.0 or len(frames) < 2:
         return frames
     count = max(1, round(len(frames) / factor))
-    position = np.linspace(0, len(frames) - 1, count, dtype=np.float32)
+    position = np.linspace(0, len(frames) - 1, count)
     left = np.minimum(position.astype(np.int64), len(frames) - 2)
-    share = (position - left)[:, None].astype(np.float32)
-    return frames[left] * (1 - share) + frames[left + 1] * share
+    rows: Frames = _blend_rows(frames, left, (position - left).astype(np.float32))
+    return rows
 
 
 def warp(frames: Frames, factor: float, features: FeatureConfig) -> Frames:
@@ -84,8 +87,8 @@ def warp(frames: Frames, factor: float, features: FeatureConfig) -> Frames:
     position = (2595 * np.log10(1 + centre_hz / factor / 700) - low) / width - 1
     position = np.clip(position, 0, features.mel_bands - 1)
     left = np.minimum(position.astype(np.int64), features.mel_bands - 2)
-    share = (position - left).astype(np.float32)
-    return frames[:, left] * (1 - share) + frames[:, left + 1] * share
+    bands: Frames = _blend_bands(frames, left, (position - left).astype(np.float32))
+    return bands
 
 
 def add_noise(
@@ -94,5 +97,37 @@ def add_noise(
     """Mix a random stretch of `noise` [N, F] in, at a ratio of mean powers of `snr_db`."""
     start = random.integers(len(noise))
     piece = noise[(start + np.arange(len(frames))) % len(noise)].astype(np.float32)
-    level = np.log(np.exp(frames).mean() + 1e-20) - np.log(np.exp(piece).mean() + 1e-20)
-    return np.logaddexp(frames, piece + np.float32(level - snr_db * _DB)).astype(np.float32)
+    mixed: Frames = _add_powers(frames, piece, np.float32(10 ** (-snr_db / 10)))
+    return mixed
+
+
+# The loops below are numba's, not NumPy's, because they must release the GIL: batches are made beside the
+# time loops of the model, and each of those waits for the GIL several times a step.
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _blend_rows(x, left, share):  # type: ignore[no-untyped-def]
+    y = np.empty((len(left), x.shape[1]), np.float32)
+    for t in range(len(left)):
+        a, b, s = x[left[t]], x[left[t] + 1], share[t]
+        for f in range(x.shape[1]):
+            y[t, f] = a[f] + (b[f] - a[f]) * s
+    return y
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _blend_bands(x, left, share):  # type: ignore[no-untyped-def]
+    y = np.empty_like(x)
+    for t in range(len(x)):
+        for f in range(x.shape[1]):
+            a, b = x[t, left[f]], x[t, left[f] + 1]
+            y[t, f] = a + (b - a) * share[f]
+    return y
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _add_powers(x, noise, ratio):  # type: ignore[no-untyped-def]
+    """log(exp(x) + g exp(noise)) with g such that the mean powers stand at 1 : ratio."""
+    a, b = np.exp(x), np.exp(noise)
+    gain = np.float32(ratio * a.mean() / (b.mean() + np.float32(1e-20)))
+    return np.log(a + gain * b)

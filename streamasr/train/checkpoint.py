@@ -36,7 +36,8 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such checkpoint; start without --resume") from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{path}: damaged checkpoint ({type(error).__name__}); delete it to start anew") from error
+        reason = type(error).__name__
+        raise ModelError(f"{path}: damaged checkpoint ({reason}); delete it to start anew") from error
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise ModelError(f"{path}: not a checkpoint of version {VERSION}")
     return content

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import sys
 import typing
 from dataclasses import asdict, dataclass, field
@@ -101,9 +100,6 @@ class Config:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1)
-
 
 def read(path: Path, overrides: list[str] | None = None) -> Config:
     """TOML file -> Config. Raises ConfigError naming the file and key."""
@@ -116,8 +112,13 @@ def read(path: Path, overrides: list[str] | None = None) -> Config:
     for override in overrides or []:
         _override(raw, override)
     raw.setdefault("name", path.stem)
-    config: Config = _build(Config, raw, str(path), "")
-    _check(config, str(path))
+    return from_dict(raw, str(path))
+
+
+def from_dict(raw: dict[str, Any], source: str) -> Config:
+    """What `dataclasses.asdict` made of a Config, or a TOML file's content -> Config."""
+    config: Config = _build(Config, raw, source, "")
+    _check(config, source)
     return config
 
 
@@ -128,7 +129,7 @@ def manifests(patterns: tuple[str, ...], base: Path) -> list[Path]:
         parent = (base / pattern).parent.resolve()
         matches = sorted(parent.glob(Path(pattern).name))
         if not matches:
-            raise ConfigError(f"no file matches {pattern!r} (looked in {parent}); correct the path or --set it")
+            raise ConfigError(f"no file matches {pattern!r} (looked in {parent}); correct or --set it")
         found.update(dict.fromkeys(matches))
     return list(found)
 
@@ -136,7 +137,7 @@ def manifests(patterns: tuple[str, ...], base: Path) -> list[Path]:
 def _override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {override}: write it as section.key=value, as in optimiser.learning_rate=1e-3")
+        raise ConfigError(f"--set {override}: write section.key=value, as in train.epochs=10")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -174,7 +175,7 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
         return _build(kind, value, source, key + ".")
     if isinstance(typing.get_origin(kind), type) and typing.get_origin(kind) is tuple:
         items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
             raise ConfigError(f"{source}: {key} must be a list of strings, not {value!r}")
         return tuple(items)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -221,5 +222,3 @@ def _check(config: Config, source: str) -> None:
         raise ConfigError(f"{source}: model.phone_layer must be 0 to {config.model.layers}")
     if config.model.phone_layer and not config.data.lexicon:
         raise ConfigError(f"{source}: model.phone_layer needs data.lexicon")
-
-

@@ -125,7 +125,7 @@ def ctc_loss(logits: Tensor, targets: list[np.ndarray], steps: Tensor) -> Tensor
     steps [B]: how many of the S steps count. On other devices torch's own loss is used.
     """
     if logits.device.type == "cpu":
-        return _CTC.apply(logits, targets, steps.numpy())  # type: ignore[no-any-return]
+        return _CTC.apply(logits, targets, steps.numpy())  # type: ignore[no-any-return, no-untyped-call]
     flat = torch.from_numpy(np.concatenate([*targets, np.zeros(0, np.int64)]))
     lengths = torch.tensor([len(t) for t in targets])
     return torch.nn.functional.ctc_loss(

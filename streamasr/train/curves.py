@@ -18,14 +18,15 @@ def draw(log: list[dict[str, Any]], path: Path) -> None:
     updates = [e for e in log if "loss" in e]
     epochs = [e for e in log if "dev" in e]
     figure, (loss, rate, error) = pyplot.subplots(3, 1, figsize=(8, 9), sharex=True, layout="constrained")
-    loss.plot([e["update"] for e in updates], [e["loss"] for e in updates], linewidth=0.6, label="CTC, every 20th")
-    loss.plot([e["update"] for e in epochs], [e["train_loss"] for e in epochs], "o-", label="CTC, mean of epoch")
+    at, ends = [e["update"] for e in updates], [e["update"] for e in epochs]
+    loss.plot(at, [e["loss"] for e in updates], linewidth=0.6, label="CTC, every 20th")
+    loss.plot(ends, [e["train_loss"] for e in epochs], "o-", label="CTC, mean of epoch")
     loss.set_ylabel("loss per token (nats)")
     loss.legend()
-    rate.plot([e["update"] for e in updates], [e["learning_rate"] for e in updates])
+    rate.plot(at, [e["learning_rate"] for e in updates])
     rate.set_ylabel("learning rate")
     for name in epochs[-1]["dev"] if epochs else []:
-        error.plot([e["update"] for e in epochs], [100 * e["dev"][name]["cer"] for e in epochs], "o-", label=name)
+        error.plot(ends, [100 * e["dev"][name]["cer"] for e in epochs], "o-", label=name)
     error.set_ylabel("dev CER (%), greedy")
     error.set_xlabel("update")
     if epochs:

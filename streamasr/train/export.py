@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import modelfile
 from ..encoder import EncoderConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, ModelError
 from ..features import FeatureConfig
 from ..vocabulary import Vocabulary
+from . import checkpoint, config
 from .config import ModelConfig
 
 # Only training needs these.
@@ -23,11 +24,11 @@ _LEFT_OUT = ("phone_output.",)
 
 
 def tensors(
-    weights: dict[str, Tensor], statistics: tuple[NDArray[np.float32], NDArray[np.float32]], dtype: type = np.float16
+    weights: dict[str, Tensor], statistics: tuple[NDArray[np.float32], NDArray[np.float32]]
 ) -> dict[str, NDArray[Any]]:
-    """State dict of AcousticModel -> tensors by their names in the model file, as `dtype`."""
+    """State dict of AcousticModel -> float16 tensors by their names in the model file."""
     kept = {n: w.detach().cpu().float().numpy() for n, w in weights.items() if not n.startswith(_LEFT_OUT)}
-    stored: dict[str, NDArray[Any]] = {name: array.astype(dtype) for name, array in kept.items()}
+    stored: dict[str, NDArray[Any]] = {name: array.astype(np.float16) for name, array in kept.items()}
     stored["features.mean"], stored["features.std"] = statistics
     return stored
 
@@ -59,15 +60,14 @@ def write(
     modelfile.write(path, description, tensors(weights, statistics))
 
 
-def from_checkpoint(checkpoint: Path, path: Path, name: str) -> dict[str, Any]:
-    """best.pt or last.pt of a run -> model directory with the averaged weights; returns the summary."""
-    from . import checkpoint as checkpoints
-    from .config import parse
-
-    content = checkpoints.read(checkpoint)
-    settings = parse(content["config"])
-    statistics = tuple(np.array(content["statistics"][k], np.float32) for k in (0, 1))
-    weights = {k: v if isinstance(v, torch.Tensor) else torch.tensor(v) for k, v in content["average"].items()}
-    vocabulary = Vocabulary(tuple(content["vocabulary"]["tokens"]), content["vocabulary"]["kind"])
-    write(path, settings.model, weights, (statistics[0], statistics[1]), vocabulary, FeatureConfig(), name, content["summary"])
-    return dict(content["summary"])
+def from_checkpoint(path: Path, folder: Path, name: str) -> None:
+    """best.pt or last.pt of a run -> model directory with the averaged weights."""
+    content = checkpoint.read(path)
+    try:
+        settings = config.from_dict(json.loads(content["config"]), str(path))
+        mean, std = (s.numpy() for s in content["statistics"])
+        vocabulary = Vocabulary(tuple(content["vocabulary"]["tokens"]), content["vocabulary"]["kind"])
+        weights, summary = content["average"], content["summary"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelError(f"{path}: not a training checkpoint ({error!r})") from error
+    write(folder, settings.model, weights, (mean, std), vocabulary, FeatureConfig(), name, summary)

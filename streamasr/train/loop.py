@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class Trainer:
     def __init__(self, settings: config.Config, base: Path, folder: Path) -> None:
         self.config, self.folder = settings, folder
         self.rank, self.world = _processes()
-        self.device = torch.device(f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}" if torch.cuda.is_available() else "cpu")
+        gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        self.device = torch.device(gpu if torch.cuda.is_available() else "cpu")
         features = FeatureConfig()
         self.features, self.vocabulary = features, CHARACTERS
         data = settings.data
@@ -52,11 +54,12 @@ class Trainer:
         cache_folder = (base / data.cache).resolve()
         if self.rank > 0:
             dist.barrier()  # the first process computes the cache, the others read it
-        self._say(f"reading {len(train)} training and {len(dev)} validation manifests (cache: {cache_folder})")
+        self._say(f"reading {len(train)} training, {len(dev)} validation manifests (cache: {cache_folder})")
         utterances = cache.load(train, cache_folder, features)
         noises = [u.frames for u in cache.load(config.manifests(data.noise, base), cache_folder, features)]
         self.statistics = statistics(utterances)
-        self.lexicon = PhoneLexicon(config.manifests(data.lexicon, base)) if settings.model.phone_layer else None
+        lexicon = config.manifests(data.lexicon, base) if settings.model.phone_layer else []
+        self.lexicon = PhoneLexicon(lexicon) if lexicon else None
         shared = (data, settings.model, features, self.statistics, self.vocabulary)
         augmenter = Augmenter(settings.augment, features, noises)
         self.batches = Batches(utterances, *shared, self.lexicon, augmenter)
@@ -66,13 +69,15 @@ class Trainer:
         torch.manual_seed(settings.train.seed)
         phones = len(self.lexicon.names) if self.lexicon else 0
         precision = settings.train.precision
-        self.model = AcousticModel(settings.model, features.mel_bands, len(self.vocabulary), phones, precision)
+        bands, tokens = features.mel_bands, len(self.vocabulary)
+        self.model = AcousticModel(settings.model, bands, tokens, phones, precision)
         self.model.to(self.device)
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.optimiser = torch.optim.AdamW(
             _parameter_groups(self.model, settings.optimiser.weight_decay), betas=(0.9, 0.98), fused=True
         )
         self.updates = 0  # done so far
+        self.heard = self.elapsed = 0.0  # seconds of speech trained on, seconds of training
         self.epoch, self.batch = 0, 0  # of the next update
         self.scale = 1.0  # of the learning rate, lowered by the plateau schedule
         self.best = {"epoch": -1, "cer": math.inf}
@@ -86,16 +91,37 @@ class Trainer:
 
     # -- position and checkpoints ----------------------------------------------------------------
 
+    def exportable(self) -> dict[str, Any]:
+        """What `export` needs: the averaged weights and all that says what they are."""
+        return {
+            "config": json.dumps(asdict(self.config)),
+            "average": self.average,
+            "statistics": [torch.from_numpy(s) for s in self.statistics],
+            "vocabulary": {"tokens": list(self.vocabulary.tokens), "kind": self.vocabulary.kind},
+            "summary": {
+                "corpora": sorted({u.corpus for u in self.batches.utterances}),
+                "hours": round(self.batches.seconds / 3600, 2),
+                "utterances": len(self.batches.utterances),
+                "epochs": self.epoch,
+                "updates": self.updates,
+                "hours_heard": round(self.heard / 3600, 1),
+                "hours_of_training": round(self.elapsed / 3600, 2),
+                "processes": self.world,
+                "device": str(self.device.type),
+                "seed": self.config.train.seed,
+            },
+        }
+
     def state(self) -> dict[str, Any]:
         return {
-            "config": self.config.to_json(),
+            **self.exportable(),
             "model": self.model.state_dict(),
-            "average": self.average,
             "optimiser": self.optimiser.state_dict(),
             "carried": self.carried,
             "log": json.dumps(self.log),
             "position": {
                 "updates": self.updates, "epoch": self.epoch, "batch": self.batch, "scale": self.scale,
+                "heard": self.heard, "elapsed": self.elapsed,
                 "best_epoch": self.best["epoch"], "best_cer": self.best["cer"],
             },
         }  # fmt: skip
@@ -111,7 +137,7 @@ class Trainer:
             reason = str(error).splitlines()[0]
             raise ModelError(f"{path}: does not fit this configuration: {reason}") from error
         self.updates, self.epoch, self.batch = position["updates"], position["epoch"], position["batch"]
-        self.scale = position["scale"]
+        self.scale, self.heard, self.elapsed = position["scale"], position["heard"], position["elapsed"]
         self.best = {"epoch": position["best_epoch"], "cer": position["best_cer"]}
 
     def save(self) -> None:
@@ -121,7 +147,7 @@ class Trainer:
     # -- one update --------------------------------------------------------------------------------
 
     def learning_rate(self, total: int) -> float:
-        """Linear warm-up, then cosine to zero (Loshchilov & Hutter 2017), halvings on plateaus, or constant."""
+        """Linear warm-up; then cosine to zero (arXiv:1608.03983), halvings on plateaus, or constant."""
         o = self.config.optimiser
         rate = o.learning_rate * self.scale * min(1.0, (self.updates + 1) / max(1, o.warmup_updates))
         if o.schedule == "cosine" and self.updates >= o.warmup_updates:
@@ -166,8 +192,8 @@ class Trainer:
         # Early averages would be of weights that are still far away: the window grows with the run.
         decay = min(c.average_decay, (1 + self.updates) / (10 + self.updates))
         with torch.no_grad():
-            for name, p in self.model.named_parameters():
-                self.average[name].lerp_(p, 1 - decay)
+            parameters = dict(self.model.named_parameters())
+            torch._foreach_lerp_([self.average[n] for n in parameters], list(parameters.values()), 1 - decay)
         return values
 
     def _initial(self, rows: int) -> State | None:
@@ -195,7 +221,7 @@ class Trainer:
         while self.epoch < c.epochs:
             plan = self._plan(self.epoch)
             losses: list[float] = []
-            started, heard = time.monotonic(), 0.0
+            before, started = (self.heard, self.elapsed), time.monotonic()
             with ThreadPoolExecutor(1) as ahead:
                 pending = ahead.submit(self._make, plan, self.batch)
                 bar = tqdm(
@@ -210,11 +236,13 @@ class Trainer:
                     values = self.update(batch, rate)
                     self.batch = number + 1
                     losses.append(values["loss"])
-                    heard += batch.seconds * self.world
-                    speed = heard / (time.monotonic() - started)
+                    self.heard += batch.seconds * self.world
+                    self.elapsed = before[1] + time.monotonic() - started
+                    speed = (self.heard - before[0]) / (self.elapsed - before[1])
                     bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", lr=f"{rate:.1e}", x=f"{speed:.0f}")
                     if self.updates % 20 == 0:
-                        self._record({"update": self.updates, "learning_rate": rate, "speed": speed, **values})
+                        entry = {"update": self.updates, "learning_rate": rate, "speed": speed}
+                        self._record(entry | values)
                     if time.monotonic() - saved > 60 * c.save_minutes:
                         self.save()
                         saved = time.monotonic()
@@ -240,13 +268,15 @@ class Trainer:
         """Validate, remember the best weights, draw the curves; True if it is time to stop."""
         scores = self.validate()
         cer = float(np.mean([s["cer"] for s in scores.values()])) if scores else math.nan
-        self._record({"epoch": self.epoch, "update": self.updates, "train_loss": loss, "dev": scores, "cer": cer})
+        entry = {"epoch": self.epoch, "update": self.updates, "train_loss": loss, "dev": scores, "cer": cer}
+        self._record(entry)
         for name, score in scores.items():
-            self._say(f"epoch {self.epoch}: {name}: CER {100 * score['cer']:.1f} %  WER {100 * score['wer']:.1f} %")
+            rates = f"CER {100 * score['cer']:.1f} %, WER {100 * score['wer']:.1f} %"
+            self._say(f"epoch {self.epoch}: {name}: {rates}")
         if cer < self.best["cer"]:
             self.best = {"epoch": self.epoch, "cer": cer}
             if self.rank == 0:
-                checkpoint.write(self.folder / "best.pt", {"average": self.average, "epoch": self.epoch, "cer": cer})
+                checkpoint.write(self.folder / "best.pt", {**self.exportable(), "cer": cer})
         stalled = self.epoch - self.best["epoch"]
         if self.config.optimiser.schedule == "plateau" and stalled >= 2:
             self.scale *= 0.5
@@ -330,7 +360,9 @@ def main(path: Path, overrides: list[str], resume: bool) -> int:
         trainer.restore(content, last)
         trainer._say(f"going on at epoch {trainer.epoch + 1}, update {trainer.updates + 1}")
     if trainer.rank == 0:
-        (folder / "config.json").write_text(settings.to_json())
+        (folder / "config.json").write_text(json.dumps(asdict(settings), indent=1))
+    # Time loops run on threads that take the GIL back several times a step; CPython's 5 ms would be felt.
+    sys.setswitchinterval(1e-4)
     try:
         trainer.run()
     except KeyboardInterrupt:
@@ -340,7 +372,7 @@ def main(path: Path, overrides: list[str], resume: bool) -> int:
     if trainer.rank == 0 and not settings.model.bidirectional:
         from . import export
 
-        export.write(trainer, folder / "model")
+        best = folder / "best.pt"
+        export.from_checkpoint(best if best.exists() else last, folder / "model", settings.name)
         trainer._say(f"model written to {folder / 'model'}")
     return 0
-

@@ -1,4 +1,7 @@
-"""Normalised frames [B, T, F] -> logits [S, B, V]: the torch side of `streamasr/encoder.py` (docs/design.md)."""
+"""Normalised frames [B, T, F] -> logits [S, B, V]: the torch side of `streamasr/encoder.py`.
+
+The network of docs/design.md, section Encoder.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ class StepsDropout(nn.Module):
 
 
 class LookAhead(nn.Module):
-    """x [S, B, H] -> y[s] = sum_{j=0..K} w[j] x[s + j], elementwise (Deep Speech 2, arXiv:1512.02595, 3.7)."""
+    """x [S, B, H] -> y[s] = sum_{j=0..K} w[j] x[s + j], elementwise.
+
+    The row convolution of Deep Speech 2, arXiv:1512.02595, section 3.7.
+    """
 
     def __init__(self, steps: int, hidden: int) -> None:
         super().__init__()
@@ -65,7 +71,7 @@ class AcousticModel(nn.Module):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
         directions = 2 if config.bidirectional else 1
-        width = channels * -(-(-(-mel_bands // 2)) // 2)
+        width = channels * -(-mel_bands // 4)
         layers = []
         for _ in range(config.layers):
             for _ in range(directions):
