@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         dest="overrides",
-        help="such as train.lr=3e-4",
+        help="such as optimiser.learning_rate=1e-3",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of this run")
 
