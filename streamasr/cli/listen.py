@@ -6,9 +6,15 @@ import argparse
 import signal
 import sys
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from ..errors import AudioError
 from .main import DONE, say
+
+if TYPE_CHECKING:
+    from ..live.microphone import Microphone
+    from ..stream import Stream
+    from .captions import Captions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,34 +41,41 @@ def run(options: argparse.Namespace) -> int:
 
     recognizer = streamasr.load(options.model) if options.model else streamasr.load()
     wanted = options.device
+    microphone = Microphone(int(wanted) if wanted is not None and wanted.isdecimal() else wanted)
     captions = Captions(sys.stdout, sys.stdout.isatty())
-    problem: AudioError | None = None
-    with Microphone(int(wanted) if wanted is not None and wanted.isdecimal() else wanted) as microphone:
-        before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT)
 
-        def end(number: int, frame: FrameType | None) -> None:
-            # Not in the middle of a chunk: the stream is still to be finished. A second one ends at once.
-            microphone.stop()
-            signal.signal(signal.SIGINT, before)
+    def end(number: int, frame: FrameType | None) -> None:
+        # Not in the middle of a chunk: the stream is still to be finished. A second one ends at once.
+        microphone.stop()
+        signal.signal(signal.SIGINT, before)
 
-        signal.signal(signal.SIGINT, end)
-        say(f"listening to {microphone.name}; end with Ctrl-C")
-        stream = recognizer.stream(sample_rate=microphone.sample_rate)
-        lost = 0
-        try:
-            for chunk in microphone:
-                for event in stream.accept(chunk):
-                    captions.show(event)
-                if microphone.lost_samples > lost:
-                    seconds = (microphone.lost_samples - lost) / microphone.sample_rate
-                    captions.line(f"[this machine is too slow: {seconds:.1f} seconds were not heard]")
-                    lost = microphone.lost_samples
-        except AudioError as error:
-            problem = error
-        finally:
-            signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, end)
+    try:
+        with microphone:
+            say(f"listening to {microphone.name}; end with Ctrl-C")
+            stream = recognizer.stream(sample_rate=microphone.sample_rate)
+            problem = _listen(microphone, stream, captions)
+    finally:
+        signal.signal(signal.SIGINT, before)
     for event in stream.finish():
         captions.show(event)
     if problem is not None:
         raise problem
     return DONE
+
+
+def _listen(microphone: Microphone, stream: Stream, captions: Captions) -> AudioError | None:
+    """Shows what is said until the microphone is stopped (None) or gone (what it said)."""
+    lost = 0
+    try:
+        for chunk in microphone:
+            for event in stream.accept(chunk):
+                captions.show(event)
+            if microphone.lost_samples > lost:
+                seconds = (microphone.lost_samples - lost) / microphone.sample_rate
+                captions.line(f"[this machine is too slow: {seconds:.1f} seconds were not heard]")
+                lost = microphone.lost_samples
+    except AudioError as error:
+        return error
+    return None

@@ -51,8 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, ManifestError, MissingDependency) as error:
         say(error)
         return USAGE
-    except (StreamASRError, OSError) as error:
+    except StreamASRError as error:
         say(error)
+        return SOME_FAILED
+    except OSError as error:  # a full disk, for instance
+        say(f"{error.filename or 'output'}: cannot be written or read: {error.strerror or error}")
         return SOME_FAILED
 
 
