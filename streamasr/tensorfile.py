@@ -1,4 +1,4 @@
-"""safetensors file <-> tensors, float32 and float16 only (https://github.com/huggingface/safetensors).
+"""safetensors file <-> tensors (https://github.com/huggingface/safetensors).
 
     uint64 header size, little-endian as everything here
     header    JSON {name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": ignored}
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
+import os
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -25,11 +27,41 @@ from .errors import ModelError
 MOST_BYTES = 4 << 30
 _MOST_HEADER_BYTES = 16 << 20
 _MOST_AXES = 4
-_DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "I32": np.dtype("<i4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_FLOATS = ("F32", "F16")
 
 
 def parse(content: bytes, where: str) -> dict[str, NDArray[np.float32]]:
-    """safetensors file -> float32 tensors. Raises ModelError naming `where` and the tensor."""
+    """safetensors file of floats -> float32 tensors. Raises ModelError naming `where` and the tensor."""
+    tensors = views(content, where)
+    for name, tensor in tensors.items():
+        if _NAMES[tensor.dtype] not in _FLOATS:
+            raise ModelError(f"{where}: {name}: dtype {_NAMES[tensor.dtype]!r}, must be F32 or F16")
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+def mapped(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """safetensors file -> read-only tensors in the file's own memory: processes share it, nothing is copied.
+
+    Raises ModelError naming the file and the tensor.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:  # ValueError: an empty file
+        raise ModelError(f"{os.fspath(path)}: cannot be read: {error}") from None
+    return views(content, os.fspath(path))
+
+
+def views(content: bytes | mmap.mmap, where: str) -> dict[str, NDArray[Any]]:
+    """safetensors file -> tensors as stored, read-only views of it. Raises ModelError."""
     if len(content) < 8:
         raise ModelError(f"{where}: {len(content)} bytes are not a safetensors file; was it cut off?")
     size = struct.unpack_from("<Q", content)[0]
@@ -44,7 +76,8 @@ def parse(content: bytes, where: str) -> dict[str, NDArray[np.float32]]:
     header.pop("__metadata__", None)
     values = memoryview(content)[8 + size :]
     entries = [(name, *_entry(entry, f"{where}: {name}")) for name, entry in header.items()]
-    tensors, position = {}, 0
+    tensors: dict[str, NDArray[Any]] = {}
+    position = 0
     for name, dtype, shape, (begin, end) in sorted(entries, key=lambda entry: entry[3]):
         if begin != position:
             raise ModelError(f"{where}: {name} begins at byte {begin}, must begin at {position}")
@@ -52,8 +85,7 @@ def parse(content: bytes, where: str) -> dict[str, NDArray[np.float32]]:
             raise ModelError(
                 f"{where}: {name} {list(shape)} ends at byte {end} of {len(values)}; was the file cut off?"
             )
-        flat = np.frombuffer(values[begin:end], dtype)
-        tensors[name] = flat.astype(np.float32).reshape(shape)
+        tensors[name] = np.frombuffer(values[begin:end], dtype).reshape(shape)
         position = end
     if position != len(values):
         raise ModelError(f"{where}: {len(values) - position} bytes belong to no tensor")
@@ -61,10 +93,13 @@ def parse(content: bytes, where: str) -> dict[str, NDArray[np.float32]]:
 
 
 def render(tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """float32 or float16 tensors -> safetensors file, in the order of their names."""
+    """Tensors -> safetensors file, in the order of their names within one size of number.
+
+    The widest numbers come first, so that all are aligned where the file is mapped.
+    """
     header, parts, position = {}, [], 0
-    for name, tensor in sorted(tensors.items()):
-        dtype = {4: "F32", 2: "F16"}[tensor.dtype.itemsize]
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0])):
+        dtype = _NAMES[tensor.dtype.newbyteorder("<")]
         parts.append(np.ascontiguousarray(tensor, _DTYPES[dtype]).tobytes())
         end = position + len(parts[-1])
         header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [position, end]}
@@ -80,7 +115,7 @@ def _entry(entry: Any, where: str) -> tuple[np.dtype[Any], tuple[int, ...], tupl
         raise ModelError(f"{where}: needs dtype, shape and data_offsets, not {str(entry)[:60]}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise ModelError(f"{where}: dtype {dtype!r}, must be F32 or F16")
+        raise ModelError(f"{where}: dtype {dtype!r}, must be {' or '.join(_DTYPES)}")
     for key, numbers in (("shape", shape), ("data_offsets", offsets)):
         if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n <= MOST_BYTES for n in numbers):
             raise ModelError(f"{where}: {key} is {str(numbers)[:60]}")

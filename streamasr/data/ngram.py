@@ -1,0 +1,208 @@
+"""n-gram files -> language model of the search: ARPA text (plain, .gz, .xz), packed trigram (.npz.xz).
+
+    python -m streamasr.data.ngram books-large.npz.xz lm.safetensors [--bits 8|16]
+
+Strict: what is wrong with an ARPA file is told with its line. KenLM's binary form is not read: its
+package can score sentences but cannot list n-grams, so the ARPA file it was made from is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import lzma
+import math
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError, StreamASRError
+from ..search import lm
+
+_LOG10 = math.log(10.0)
+_PACKED = ("words", "p1", "b1", "n2", "p2", "b2", "n3", "p3", *(f"w{k}_{i}" for k in (2, 3) for i in range(3)))
+
+
+def read(path: Path, bits: int = 16) -> lm.LanguageModel:
+    """File of either kind, told by its name -> model with codes of `bits` bits. Raises ModelError."""
+    if path.name.endswith((".npz", ".npz.xz")):
+        return read_packed(path, bits)
+    return read_arpa(path, bits)
+
+
+def read_arpa(path: Path, bits: int = 16) -> lm.LanguageModel:
+    """ARPA file -> model. Raises ModelError naming the line."""
+    try:
+        with _open(path) as file:
+            return _Arpa(path, file).read(bits)
+    except (OSError, EOFError, lzma.LZMAError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from None
+
+
+def read_packed(path: Path, bits: int = 16) -> lm.LanguageModel:
+    """Packed trigram (format: `lm_unpack.py` beside it) -> model. Raises ModelError."""
+    try:
+        content = lzma.open(path).read() if path.suffix == ".xz" else path.read_bytes()
+        packed = np.load(io.BytesIO(content), allow_pickle=False)
+        missing = [name for name in _PACKED if name not in packed.files]
+        if missing:
+            raise ModelError(f"{path}: is not a packed trigram: lacks {', '.join(missing)}")
+        a = {name: packed[name] for name in _PACKED}
+    except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from None
+    words = a["words"].tobytes().decode().split("\n")
+    history, second = _ids([a[f"w2_{i}"] for i in range(3)], a["n2"])
+    pair, third = _ids([a[f"w3_{i}"] for i in range(3)], a["n3"])
+    one = np.arange(len(words))[:, None]
+    two = np.stack([history, second], 1)
+    three = np.concatenate([two[pair], third[:, None]], 1)
+    orders = [
+        (one, a["p1"] / -100.0, a["b1"] / 100.0),
+        (two, a["p2"] * -0.03, (a["b2"].astype(np.float64) - 200) * 0.02),
+        (three, a["p3"] * -0.03, np.zeros(len(three))),
+    ]
+    natural = [(ids.astype(np.int32), p * _LOG10, np.round(b, 6) * _LOG10) for ids, p, b in orders]
+    return lm.build(words, natural, bits)
+
+
+def _ids(planes: list[NDArray[Any]], counts: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Gaps of ids in byte planes, n-grams of each history -> history and id of every n-gram."""
+    gap = sum((plane.astype(np.int64) << (8 * i) for i, plane in enumerate(planes)), np.int64(0))
+    group = np.repeat(np.arange(len(counts)), counts)
+    start = np.nonzero(np.r_[True, group[1:] != group[:-1]])[0]
+    gap = np.array(gap)
+    gap[start] -= 1
+    total = np.cumsum(gap)
+    sizes = np.diff(np.r_[start, len(gap)])
+    return group, total - np.repeat(np.r_[0, total[start[1:] - 1]], sizes)
+
+
+def _open(path: Path) -> IO[str]:
+    with open(path, "rb") as file:
+        head = file.read(20)
+    if head.startswith(b"mmap lm http://kheafield.com/code"[: len(head)]) and head:
+        raise ModelError(
+            f"{path}: is a KenLM binary, whose n-grams KenLM cannot list; give the ARPA file it was made from"
+        )
+    kinds: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
+    opened: IO[str] = kinds.get(path.suffix, open)(path, "rt", encoding="utf-8", errors="strict", newline="\n")
+    return opened
+
+
+class _Arpa:
+    """One pass over the lines; `number` is that of the last one read."""
+
+    def __init__(self, path: Path, file: IO[str]) -> None:
+        self.path, self.number = path, 0
+        self._lines: Iterator[str] = self._numbered(file)
+        self._ids: dict[str, int] = {}
+
+    def read(self, bits: int) -> lm.LanguageModel:
+        counts = self._counts()
+        orders = []
+        for k, count in enumerate(counts, 1):
+            self._expect(f"\\{k}-grams:")
+            orders.append(self._section(k, count, k == len(counts)))
+        self._expect("\\end\\")
+        try:
+            return lm.build(list(self._ids), orders, bits)
+        except ModelError as error:
+            raise ModelError(f"{self.path}: {error}") from None
+
+    def _numbered(self, file: IO[str]) -> Iterator[str]:
+        try:
+            for line in file:
+                self.number += 1
+                if line.strip():
+                    yield line.strip("\r\n ")
+        except UnicodeDecodeError as error:
+            raise self._error(f"not UTF-8: {error}") from None
+
+    def _counts(self) -> list[int]:
+        for line in self._lines:  # a preamble is allowed
+            if line == "\\data\\":
+                break
+        else:
+            raise self._error("no \\data\\: this is not an ARPA file")
+        counts: list[int] = []
+        for line in self._lines:
+            name, _, number = line.partition("=")
+            if name.split() == ["ngram", str(len(counts) + 1)] and number.strip().isdigit():
+                counts.append(int(number))
+                continue
+            if not counts or not line.startswith("\\1-grams:"):
+                raise self._error(f"expected 'ngram {len(counts) + 1}=COUNT', not {line[:60]!r}")
+            self._lines = chain([line], self._lines)
+            break
+        if not 1 <= len(counts) <= lm.MOST_ORDER:
+            raise self._error(f"order {len(counts)}; 1 to {lm.MOST_ORDER} can be used")
+        return counts
+
+    def _expect(self, text: str) -> None:
+        line = next(self._lines, "the end of the file")
+        if line != text:
+            raise self._error(f"expected {text}, not {line[:60]!r}")
+
+    def _section(self, k: int, count: int, longest: bool) -> lm.Order:
+        ids = np.zeros((count, k), np.int32)
+        values = np.zeros((count, 2))
+        for row in range(count):
+            line = next(self._lines, None)
+            if line is None or line.startswith("\\"):
+                raise self._error(f"{row} {k}-grams, {count} were announced")
+            fields = line.split("\t")
+            if len(fields) == 1:  # some writers use spaces throughout
+                fields = line.split(" ")
+                fields = [fields[0], " ".join(fields[1 : k + 1]), *fields[k + 1 :]]
+            words = fields[1].split(" ") if len(fields) > 1 else []
+            if len(words) != k or len(fields) > 3 or (longest and len(fields) == 3):
+                raise self._error(f"expected log10 probability, {k} words{'' if longest else ', back-off'}")
+            values[row] = self._value(fields[0]), self._value(fields[2]) if len(fields) == 3 else 0.0
+            if k == 1:
+                if self._ids.setdefault(words[0], row) != row:
+                    raise self._error(f"{words[0]!r} occurs twice")
+                ids[row] = row
+                continue
+            try:
+                ids[row] = [self._ids[word] for word in words]
+            except KeyError as error:
+                raise self._error(f"{error.args[0]!r} is not among the 1-grams") from None
+        return ids, values[:, 0] * _LOG10, values[:, 1] * _LOG10
+
+    def _value(self, text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise self._error(f"{text[:40]!r} is no number")
+        return value
+
+    def _error(self, message: str) -> ModelError:
+        return ModelError(f"{self.path}: line {self.number}: {message}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m streamasr.data.ngram", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("source", type=Path, metavar="FILE", help="ARPA (.arpa, .gz, .xz) or packed .npz.xz")
+    parser.add_argument("target", type=Path, metavar="OUT", help="lm.safetensors")
+    parser.add_argument("--bits", type=int, choices=(8, 16), default=16, help="of a code; default: 16")
+    options = parser.parse_args()
+    model = read(options.source, options.bits)
+    model.write(options.target)
+    print(f"{options.target}: {len(model.words):,} words, {len(model.arrays.word):,} n-grams of order {model.order}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except StreamASRError as error:
+        sys.exit(str(error))

@@ -1,0 +1,366 @@
+"""Prefix beam search over CTC log-probabilities (Hannun et al. 2014), streaming.
+
+A hypothesis is a prefix: the words so far and the beginning of the next one. Its score adds up
+
+    log sum over its alignments of p(alignment), each token divided by its prior^prior_scale
+    + lm_weight * log p(words) + word_bonus * words + hotwords
+
+With a lexicon only its words are heard, and hotwords; without one, whatever the tokens spell. Words that
+all hypotheses agree on are stable: they leave the arena of back-pointers, so a state does not grow with
+the stream. docs/search.md has the formulas, the arrays and what is pruned; kernels.py the inner loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, MissingDependency
+from ..vocabulary import Vocabulary
+from . import Hypothesis, TimedWord, hotwords
+from . import columns as c
+from . import lexicon as lexicons
+from . import lm as models
+
+# Steps between two settlements: what is stable leaves the arena. Chosen: the arena's room for that many
+# steps is a few times what is in use.
+_SETTLE_STEPS = 16
+# Arena entries a hypothesis may hold on average before the beam is made to agree: far above any word.
+_MOST_ENTRIES = 64
+_SEED_KEY = 1  # of the empty prefix
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """How wide to search, and what weighs how much; scores are natural logarithms."""
+
+    beam: int = 50  # hypotheses
+    tokens: int = 20  # per step that may extend a hypothesis
+    token_threshold: float = 10.0  # below the step's best
+    beam_threshold: float = 16.0  # below the best hypothesis
+    blank_skip: float = 0.999  # steps whose blank is above this extend nothing; 1: every step may
+    lm_weight: float = 0.6
+    word_bonus: float = 0.0
+    prior_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        limits = {"beam": (1, 100_000), "tokens": (1, 1_000_000), "blank_skip": (0.5, 1.0)}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            low, high = limits.get(field.name, (0.0, math.inf))
+            if field.name == "word_bonus":
+                low = -math.inf
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise ConfigError(f"search: {field.name} must be {low:g} to {high:g}, not {value!r}")
+
+
+@dataclass(slots=True)
+class BeamState:
+    step: int  # steps heard, since the start of the stream
+    count: int  # hypotheses in use
+    leader: int  # the best of them
+    ints: NDArray[np.int64]  # [beam, INTS]
+    floats: NDArray[np.float64]  # [beam, FLOATS]
+    used: int  # arena entries in use
+    arena: NDArray[np.int32]  # [entries, ENTRIES]
+    keys: NDArray[np.int64]
+    peaks: NDArray[np.float64]
+    # Stable words since the last commit.
+    texts: list[str]
+    firsts: list[int]
+    lasts: list[int]
+    confidences: list[float]
+
+
+class BeamSearch:
+    """Search by beam; shared by the streams that have the same hotwords."""
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        config: BeamConfig | None = None,
+        lexicon: lexicons.Lexicon | None = None,
+        model: models.LanguageModel | None = None,
+        prior: NDArray[np.float32] | None = None,
+        phrases: Iterable[hotwords.Phrase] = (),
+    ) -> None:
+        """`prior`: log-probabilities of the tokens [V]. Raises ConfigError when parts do not fit each other,
+        MissingDependency where numba is not installed."""
+        try:
+            from . import kernels
+        except ImportError as error:
+            raise MissingDependency(f"beam search needs numba ({error}); pip install numba, or search greedily") from None
+        config = config or BeamConfig()
+        if model is not None and lexicon is None:
+            raise ConfigError("search: a language model of words needs a lexicon that spells them")
+        if lexicon is not None and lexicon.tokens != len(vocabulary):
+            raise ConfigError(
+                f"search: the lexicon is spelt in {lexicon.tokens} tokens, the model has {len(vocabulary)}"
+            )
+        if prior is not None and prior.shape != (len(vocabulary),):
+            raise ConfigError(f"search: the prior is of {len(prior)} tokens, the model has {len(vocabulary)}")
+        self.vocabulary, self.config, self.lexicon, self.model = vocabulary, config, lexicon, model
+        self._kernels: Any = kernels
+        self._prior = np.zeros(len(vocabulary)) if prior is None else config.prior_scale * prior.astype(np.float64)
+        used = lexicon or _empty_lexicon(len(vocabulary))
+        language = model or _silent_model()
+        # One id more than the lexicon has words: that of all others.
+        if model is None:
+            ids = np.zeros(len(used.words) + 1, np.int32)
+        else:
+            ids = np.append(lexicons.language_model_ids(used, model), np.int32(model.unknown))
+        known = np.array([language.unigrams[i] if i >= 0 else language.unknown_log_prob for i in ids])
+        look_ahead = used.look_ahead(known[:-1])
+        for array in (ids, look_ahead):
+            array.flags.writeable = False
+        self._unknown = float(known[-1])
+        self._start = language.start
+        self._shared = (tuple(used.arrays), look_ahead, ids, tuple(language.arrays))
+        self._most_gain = config.lm_weight * max(0.0, -float(min(known.min(), 0.0))) + abs(config.word_bonus)
+        self.set_phrases(phrases)
+
+    def set_phrases(self, phrases: Iterable[hotwords.Phrase]) -> None:
+        """Part of the constructor, and of `with_phrases`."""
+        self.hotwords = hotwords.compile_phrases(phrases, self.vocabulary)
+        known = self.lexicon.ids if self.lexicon else {}
+        added = [word for word in self.hotwords.words if self.lexicon and word not in known]
+        side = lexicons.build(lexicons.spell(added, self.vocabulary), len(self.vocabulary))
+        lexicon, look_ahead, ids, language = self._shared
+        for array in self.hotwords.arrays:
+            array.flags.writeable = False
+        hot = tuple(self.hotwords.arrays)
+        self._static = (lexicon, tuple(side.arrays), look_ahead, ids, language, hot)
+        config = self.config
+        gain = self._most_gain + 2.0 * max((boost for _, boost in self.hotwords.phrases), default=0.0)
+        skip = math.log(config.blank_skip) if config.blank_skip < 1.0 else math.inf
+        self._weights = np.array(
+            [config.lm_weight, config.word_bonus, config.beam_threshold, config.token_threshold, skip]
+            + [self._unknown, gain]
+        )
+        self._limits = np.array([config.beam, config.tokens, self.vocabulary.space])
+
+    def with_phrases(self, phrases: Iterable[hotwords.Phrase]) -> BeamSearch:
+        """The same search with other hotwords; lexicon and model are shared. Raises ConfigError."""
+        twin = object.__new__(BeamSearch)
+        twin.__dict__.update(self.__dict__)
+        twin.set_phrases(phrases)
+        return twin
+
+    def start(self) -> BeamState:
+        beam = self.config.beam
+        ints, floats = np.zeros((beam, c.INTS), np.int64), np.zeros((beam, c.FLOATS))
+        state = BeamState(
+            0, 1, 0, ints, floats, 0, np.zeros((0, c.ENTRIES), np.int32), np.zeros(0, np.int64), np.zeros(0),
+            [], [], [], [],
+        )  # fmt: skip
+        self._restart(state, max(self.vocabulary.space, 0), 0.0, -math.inf)
+        return state
+
+    def advance(self, state: BeamState, log_probs: NDArray[np.float32]) -> bool:
+        """log_probs [S, V] -> whether the text or a time may have changed."""
+        done = 0
+        while done < len(log_probs):
+            if state.step % _SETTLE_STEPS == 0 or not len(state.arena):
+                self._settle(state)
+            block = log_probs[done : done + _SETTLE_STEPS - state.step % _SETTLE_STEPS]
+            state.count, state.used, state.leader = self._kernels.advance(
+                np.ascontiguousarray(block), self._prior, state.step, state.ints, state.floats, state.count,
+                state.arena, state.keys, state.peaks, state.used, self._static, self._weights, self._limits,
+            )  # fmt: skip
+            state.step += len(block)
+            done += len(block)
+        return bool((log_probs[:, 0] <= self._weights[c.BLANK_SKIP]).any())
+
+    def best(self, state: BeamState) -> Hypothesis:
+        scores, words = self._complete(state)
+        winner = int(np.argmax(scores))
+        base = len(state.texts)
+        stable = self._kernels.agreed(state.ints, state.floats, state.count, state.arena, state.keys, base)
+        return Hypothesis((*_stable(state), *self._words(state, winner, int(words[winner]))), int(stable))
+
+    def nbest(self, state: BeamState, count: int) -> list[tuple[float, Hypothesis]]:
+        """The `count` best different texts, best first, each with its score (natural logarithm)."""
+        scores, words = self._complete(state)
+        found: dict[tuple[str, ...], tuple[float, Hypothesis]] = {}
+        for i in np.argsort(-scores, kind="stable"):
+            if len(found) == count or scores[i] == -np.inf:
+                break
+            told = (*_stable(state), *self._words(state, int(i), int(words[i])))
+            found.setdefault(tuple(w.text for w in told), (float(scores[i]), Hypothesis(told, len(state.texts))))
+        return list(found.values())
+
+    def commit(self, state: BeamState) -> Hypothesis:
+        """The best hypothesis, made final; the state starts anew after it, within the same token."""
+        scores, _ = self._complete(state)
+        told = self.best(state)
+        winner = int(np.argmax(scores))
+        blank, token = state.floats[winner, [c.BLANK, c.TOKEN]]
+        both = float(np.logaddexp(blank, token))
+        label = int(state.ints[winner, c.LABEL])
+        self._restart(state, label, float(blank) - both, float(token) - both)
+        state.texts, state.firsts, state.lasts, state.confidences = [], [], [], []
+        return Hypothesis(told.words, len(told.words))
+
+    def between_words(self, state: BeamState) -> bool:
+        return bool(state.ints[state.leader, c.NODE] == 0)
+
+    def change_phrases(self, state: BeamState, new: BeamSearch) -> None:
+        """Makes a state of this search one of `new`, which differs in hotwords only.
+
+        Credit for phrases in progress is given back; a word that only the old hotwords knew is dropped
+        from the beam, unless it is all there is: then it stays until it ends.
+        """
+        potential, nodes = self.hotwords.arrays.potential, len(self._shared[1])
+        rows = state.ints[: state.count]
+        state.floats[: state.count, c.SCORE] -= potential[rows[:, c.HOT]]
+        rows[:, c.HOT] = rows[:, c.NODE] != 0
+        if nodes == 1 or self._static[1] is new._static[1]:
+            return
+        keep = rows[:, c.NODE] < nodes
+        if not keep.any():
+            self._end_word(state)
+            return
+        state.ints[: keep.sum()], state.floats[: keep.sum()] = rows[keep], state.floats[: state.count][keep]
+        state.count = int(keep.sum())
+        state.leader = int(np.argmax(self._totals(state)))
+
+    # What follows is the inside of the above.
+
+    def _restart(self, state: BeamState, label: int, blank: float, token: float) -> None:
+        """One hypothesis, the empty prefix; a token in progress may go on without being told again."""
+        state.count, state.leader, state.used = 1, 0, 0
+        state.ints[:], state.floats[:] = 0, 0.0
+        row = state.ints[0]
+        row[c.KEY], row[c.WORDS_KEY], row[c.LM], row[c.LABEL] = _SEED_KEY, _SEED_KEY, self._start, label
+        row[c.ENDED] = c.NONE
+        row[[c.PATH_B, c.FIRST_B, c.PATH_N, c.FIRST_N]] = -1
+        state.floats[0, [c.BLANK, c.BEST_B]] = blank
+        state.floats[0, [c.TOKEN, c.BEST_N]] = token
+
+    def _totals(self, state: BeamState) -> NDArray[np.float64]:
+        floats = state.floats[: state.count]
+        return np.asarray(np.logaddexp(floats[:, c.BLANK], floats[:, c.TOKEN]) + floats[:, c.SCORE])
+
+    def _complete(self, state: BeamState) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Scores and last words of the hypotheses, if the stream ended here."""
+        scores, words = self._kernels.complete(
+            state.ints, state.floats, state.count, self._static, self._weights, self.vocabulary.space
+        )
+        if not np.isfinite(scores).any():  # nothing but beginnings of words: told as they are spelt
+            scores, words = self._totals(state), np.full(state.count, c.OPEN)
+        return scores, words
+
+    def _words(self, state: BeamState, row: int, word: int) -> list[TimedWord]:
+        """The volatile words of a hypothesis; `word`: what its last tokens are, if it is within one."""
+        ints, floats = state.ints[row], state.floats[row]
+        path, first, last, peak = c.PATH_N, c.FIRST_N, c.LAST_N, c.PEAK_N
+        if floats[c.BEST_B] > floats[c.BEST_N]:
+            path, first, last, peak = c.PATH_B, c.FIRST_B, c.LAST_B, c.PEAK_B
+        tokens: list[tuple[int, int, int, int, float]] = []  # token, word, first, last, peak; last one first
+        if ints[first] >= 0:
+            ended = int(ints[c.ENDED]) if ints[c.NODE] == 0 else word
+            tokens.append((int(ints[c.LABEL]), ended, int(ints[first]), int(ints[last]), float(floats[peak])))
+        entry = int(ints[path])
+        while entry >= 0:
+            parent, token, ends, _, begin, end = map(int, state.arena[entry])
+            tokens.append((token, ends, begin, end, float(state.peaks[entry])))
+            entry = parent
+        told, spelling = [], []
+        for each in reversed(tokens):
+            spelling.append(each)
+            if each[1] != c.NONE:
+                told.append(self._word(spelling))
+                spelling = []
+        return told
+
+    def _word(self, tokens: Sequence[tuple[int, int, int, int, float]]) -> TimedWord:
+        word = tokens[-1][1]
+        if word == c.OPEN or self.lexicon is None:
+            text = self.vocabulary.decode(token for token, *_ in tokens)
+        else:
+            text = self.lexicon.words[word]
+        # Geometric mean; a prior may have made more than 1 of a probability.
+        mean = math.fsum(peak for *_, peak in tokens) / len(tokens)
+        return TimedWord(text, tokens[0][2], tokens[-1][3], min(math.exp(mean), 1.0))
+
+    def _settle(self, state: BeamState) -> None:
+        """Stable words leave the arena, what no hypothesis needs is dropped, room is made for more."""
+        self._agree(state)
+        while self._compact(state) > _MOST_ENTRIES * self.config.beam:
+            # No agreement for very long: the best hypothesis alone goes on, its word in progress closed.
+            best = state.leader
+            state.ints[0], state.floats[0] = state.ints[best].copy(), state.floats[best].copy()
+            state.count, state.leader = 1, 0
+            self._end_word(state)
+
+    def _agree(self, state: BeamState) -> None:
+        base = len(state.texts)
+        stable = self._kernels.agreed(state.ints, state.floats, state.count, state.arena, state.keys, base)
+        if stable > base:
+            for word in self._words(state, state.leader, c.NONE)[: stable - base]:
+                state.texts.append(word.text)
+                state.firsts.append(word.first)
+                state.lasts.append(word.last)
+                state.confidences.append(word.confidence)
+
+    def _end_word(self, state: BeamState) -> None:
+        """Of the best hypothesis, as it is spelt; it goes on alone, between words."""
+        best = state.leader
+        label, floats = int(state.ints[best, c.LABEL]), state.floats[best].copy()
+        for word in self._words(state, best, c.OPEN):
+            state.texts.append(word.text)
+            state.firsts.append(word.first)
+            state.lasts.append(word.last)
+            state.confidences.append(word.confidence)
+        self._restart(state, label, float(floats[c.BLANK]), float(floats[c.TOKEN]))
+        state.ints[0, c.ORDINAL] = len(state.texts)
+        state.ints[0, c.KEY] += len(state.texts)
+
+    def _compact(self, state: BeamState) -> int:
+        """Keeps the entries that a hypothesis leads to, from the first volatile word on -> their number."""
+        rows, floats, arena = state.ints[: state.count], state.floats[: state.count], state.arena
+        base = len(state.texts)
+        used = np.zeros(state.used + 1, bool)
+        for column, best in ((c.PATH_B, c.BEST_B), (c.PATH_N, c.BEST_N)):
+            rows[floats[:, best] == -np.inf, column] = -1
+            used[rows[:, column]] = True
+        used[-1] = False  # path -1: none
+        used[:-1] &= arena[: state.used, c.ENTRY_ORDINAL] >= base
+        for entry in range(state.used - 1, -1, -1):
+            if used[entry] and arena[entry, c.ENTRY_PARENT] >= 0:
+                used[arena[entry, c.ENTRY_PARENT]] = arena[arena[entry, c.ENTRY_PARENT], c.ENTRY_ORDINAL] >= base
+        number = np.where(used, np.cumsum(used) - 1, -1)  # [-1] stays -1
+        for column in (c.PATH_B, c.PATH_N):
+            rows[:, column] = number[rows[:, column]]
+        kept = np.flatnonzero(used)
+        room = len(kept) + _SETTLE_STEPS * self.config.beam
+        fresh = np.zeros((room, c.ENTRIES), np.int32), np.zeros(room, np.int64), np.zeros(room)
+        fresh[0][: len(kept)] = arena[kept]
+        fresh[0][: len(kept), c.ENTRY_PARENT] = number[arena[kept, c.ENTRY_PARENT]]
+        fresh[1][: len(kept)], fresh[2][: len(kept)] = state.keys[kept], state.peaks[kept]
+        state.arena, state.keys, state.peaks = fresh
+        state.used = len(kept)
+        return len(kept)
+
+
+def _stable(state: BeamState) -> tuple[TimedWord, ...]:
+    return tuple(map(TimedWord, state.texts, state.firsts, state.lasts, state.confidences))
+
+
+def _empty_lexicon(tokens: int) -> lexicons.Lexicon:
+    return lexicons.build([], tokens)
+
+
+def _silent_model() -> models.LanguageModel:
+    """Every word has probability 1: the search without a language model."""
+    zero = np.zeros(1, np.int32)
+    codes, table = np.zeros(1, np.uint16), np.zeros(1, np.float32)
+    arrays = models.Arrays(
+        np.array([0, 1], np.int32), zero, codes, zero.copy(), codes.copy(), zero.copy(), table, table.copy()
+    )
+    return models.LanguageModel([models.UNKNOWN], arrays)

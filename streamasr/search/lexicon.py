@@ -1,0 +1,184 @@
+"""Words and how they are spelt in the model's tokens, as one prefix tree of flat arrays.
+
+    node 0            the root: between words
+    first_child [nodes + 1]   nodes first_child[n] .. first_child[n + 1] - 1 are the children of n
+    token [nodes]             the token that leads to n; ascending among the children of one node
+    first_word [nodes + 1]    spellings first_word[n] .. first_word[n + 1] - 1 end at n
+    word [spellings]          the words that are spelt so: homophones share a node
+
+Nodes are numbered level by level, so children follow their parent and first_child ascends. A word may
+have several spellings (pronunciations), a spelling any number of words. The separator (the space of a
+character model) is in no spelling: the search knows that it ends words.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import tensorfile
+from ..errors import ConfigError, ModelError
+from ..vocabulary import BLANK, Vocabulary
+from .lm import LanguageModel, tensor_text, text_tensor
+
+# Below this share of known words the language model was made for another spelling or language.
+_LEAST_KNOWN = 0.5
+
+
+class Arrays(NamedTuple):
+    """The arrays above, in the order that the kernels take them in."""
+
+    first_child: NDArray[np.int32]
+    token: NDArray[np.int32]
+    first_word: NDArray[np.int32]
+    word: NDArray[np.int32]
+
+
+class Lexicon:
+    """`words` in a prefix tree over `tokens` tokens; shared by all streams, never changes."""
+
+    def __init__(self, words: Sequence[str], tokens: int, arrays: Arrays, where: str = "lexicon") -> None:
+        """Raises ModelError naming `where` when the arrays are no lexicon: kernels trust them."""
+        self.words, self.tokens, self.arrays = tuple(words), tokens, arrays
+        _check(arrays, len(self.words), tokens, where)
+        for array in arrays:
+            array.flags.writeable = False
+
+    def __len__(self) -> int:
+        """Number of nodes."""
+        return len(self.arrays.token)
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Word -> id."""
+        return {word: number for number, word in enumerate(self.words)}
+
+    def look_ahead(self, log_probs: NDArray[np.float64]) -> NDArray[np.float32]:
+        """log p of every word [words] -> the best that can be reached from every node [nodes]."""
+        a = self.arrays
+        best = np.full(len(self), -np.inf)
+        nodes = np.repeat(np.arange(len(self)), np.diff(a.first_word))
+        np.maximum.at(best, nodes, log_probs[a.word])
+        levels = [0, 1]  # first node of every level, and the end
+        while levels[-1] < len(self):
+            levels.append(int(a.first_child[levels[-1]]))
+        parents = np.repeat(np.arange(len(self)), np.diff(a.first_child))  # of nodes 1, 2, ...
+        for begin, end in zip(levels[-2:0:-1], levels[:1:-1], strict=True):
+            np.maximum.at(best, parents[begin - 1 : end - 1], best[begin:end])
+        return best.astype(np.float32)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """-> one safetensors file (docs/search.md, Files)."""
+        tensors = {**self.arrays._asdict(), "words": text_tensor(self.words)}
+        tensors["tokens"] = np.array([self.tokens], np.int32)
+        content = tensorfile.render(tensors)
+        with open(f"{os.fspath(path)}.part", "wb") as file:  # never a half-written file under the real name
+            file.write(content)
+        os.replace(f"{os.fspath(path)}.part", path)
+
+
+def read(path: str | os.PathLike[str]) -> Lexicon:
+    """File from `Lexicon.write` -> the lexicon, mapped: processes share its memory. Raises ModelError."""
+    where = os.fspath(path)
+    tensors = tensorfile.mapped(path)
+    words = tensor_text(tensors.pop("words", None), where)
+    tokens = tensors.pop("tokens", np.zeros(0))
+    if tensors.keys() != set(Arrays._fields) or tokens.shape != (1,):
+        raise ModelError(f"{where}: is not a lexicon of streamasr; `python -m streamasr.data.lexicon` makes one")
+    return Lexicon(words, int(tokens[0]), Arrays(**tensors), where)
+
+
+def spell(words: Iterable[str], vocabulary: Vocabulary) -> list[tuple[str, list[int]]]:
+    """Words -> (word, its letters). Raises ConfigError naming word and letter that cannot be written."""
+    letters = {t: i for i, t in enumerate(vocabulary.tokens) if i not in (BLANK, vocabulary.space)}
+    spelt = []
+    for word in words:
+        unknown = [letter for letter in word if letter not in letters]
+        if unknown or not word:
+            raise ConfigError(f"lexicon: {word!r} holds {unknown[0]!r}, which the model cannot write" if unknown
+                              else "lexicon: holds an empty word")  # fmt: skip
+        spelt.append((word, [letters[letter] for letter in word]))
+    return spelt
+
+
+def build(spellings: Iterable[tuple[str, Sequence[int]]], tokens: int) -> Lexicon:
+    """(word, its tokens), any order, repeats allowed -> lexicon. Raises ConfigError naming the word."""
+    pairs = list(dict.fromkeys((word, tuple(spelling)) for word, spelling in spellings))
+    ids: dict[str, int] = {}
+    for word, spelling in pairs:
+        ids.setdefault(word, len(ids))
+        if not spelling or not all(BLANK < token < tokens for token in spelling):
+            raise ConfigError(f"lexicon: {word!r} is spelt {list(spelling)}: one or more of 1..{tokens - 1}")
+    longest = max((len(spelling) for _, spelling in pairs), default=0)
+    rows = np.zeros((len(pairs), longest), np.int32)
+    for row, (_, spelling) in zip(rows, pairs, strict=True):
+        row[: len(spelling)] = spelling
+    order = np.lexsort(rows.T[::-1]) if pairs else np.zeros(0, np.int64)
+    rows = rows[order]
+    words = np.array([ids[word] for word, _ in pairs], np.int32)[order]
+    lengths = (rows > 0).sum(1)
+    # A row brings new nodes from where it differs from the row before.
+    differs = np.ones((len(rows), longest), bool)
+    differs[1:] = np.cumsum(rows[1:] != rows[:-1], 1) > 0
+    new = differs & (rows > 0)
+    node = np.zeros(len(rows), np.int64)  # of each row at the depth reached
+    ends = np.zeros(len(rows), np.int64)
+    parents, labels, total = [np.zeros(0, np.int64)], [np.zeros(1, np.int32)], 1
+    for depth in range(longest):
+        fresh = new[:, depth]
+        parents.append(node[fresh])
+        labels.append(rows[fresh, depth])
+        node = total + np.cumsum(fresh) - 1
+        total += int(fresh.sum())
+        ends[lengths == depth + 1] = node[lengths == depth + 1]
+    children = np.bincount(np.concatenate(parents), minlength=total)
+    spelt = np.bincount(ends, minlength=total) if len(ends) else np.zeros(total, np.int64)
+    arrays = Arrays(
+        np.concatenate([[1], 1 + np.cumsum(children)]).astype(np.int32),
+        np.concatenate(labels),
+        np.concatenate([[0], np.cumsum(spelt)]).astype(np.int32),
+        words[np.argsort(ends, kind="stable")],
+    )
+    return Lexicon(list(ids), tokens, arrays)
+
+
+def language_model_ids(lexicon: Lexicon, model: LanguageModel) -> NDArray[np.int32]:
+    """Id in the language model of every word of the lexicon [words]; -1: unknown, and there is no <unk>.
+
+    Raises ConfigError with counts when they were not made for each other.
+    """
+    ids = np.array([model.id_of(word) for word in lexicon.words], np.int32)
+    known = [word in model.ids for word in lexicon.words]
+    if sum(known) < _LEAST_KNOWN * len(known):
+        strange = next(word for word, there in zip(lexicon.words, known, strict=True) if not there)
+        raise ConfigError(
+            f"the language model knows {sum(known)} of the lexicon's {len(known)} words (not {strange!r}, for "
+            f"one; it has {model.words[-1]!r}): make both of the same words, in the same spelling"
+        )
+    return ids
+
+
+def _check(a: Arrays, words: int, tokens: int, where: str) -> None:
+    nodes = len(a.token)
+    for name, array in a._asdict().items():
+        if array.ndim != 1 or array.dtype != np.int32:
+            raise ModelError(f"{where}: {name} has {array.ndim} axes of {array.dtype}")
+    if nodes < 1 or len(a.first_child) != nodes + 1 or len(a.first_word) != nodes + 1:
+        raise ModelError(f"{where}: first_child, token and first_word are of different lengths")
+    if a.first_child[0] != 1 or a.first_child[-1] != nodes or (np.diff(a.first_child) < 0).any():
+        raise ModelError(f"{where}: first_child does not divide the nodes")
+    if (a.first_child[:-1] <= np.arange(nodes)).any():
+        raise ModelError(f"{where}: a node is its own descendant")
+    if a.first_word[0] != 0 or a.first_word[-1] != len(a.word) or (np.diff(a.first_word) < 0).any():
+        raise ModelError(f"{where}: first_word does not divide the spellings")
+    if a.first_word[1] != 0 or nodes > 1 and (a.token[1:].min() < 1 or a.token.max() >= tokens):
+        raise ModelError(f"{where}: a word without tokens, or a token outside 1..{tokens - 1}")
+    if len(a.word) and (a.word.min() < 0 or a.word.max() >= words):
+        raise ModelError(f"{where}: word holds an id outside the list of words")
+
+

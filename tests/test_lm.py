@@ -1,0 +1,170 @@
+"""The n-gram model against KenLM, and its files."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from oracles import load
+
+from streamasr.data import ngram
+from streamasr.errors import ModelError
+from streamasr.search import lm
+
+ARPA = """\\data\\
+ngram 1=6
+ngram 2=5
+ngram 3=3
+
+\\1-grams:
+-2.1\t<unk>
+-99\t<s>\t-0.4
+-1.2\t</s>
+-0.9\ta\t-0.31
+-1.1\tb\t-0.22
+-1.4\tc\t-0.05
+
+\\2-grams:
+-0.5\t<s> a\t-0.11
+-0.7\ta b\t-0.3
+-0.8\tb c\t-0.2
+-0.3\tc a
+-0.9\tb </s>
+
+\\3-grams:
+-0.2\t<s> a b
+-0.6\ta b c
+-0.4\tb c a
+
+\\end\\
+"""
+
+
+def random_arpa(seed: int, order: int = 4) -> str:
+    """Random n-grams over ten words. Beginnings are there, as in every ARPA file; and ends, for KenLM."""
+    rng = np.random.default_rng(seed)
+    words = ["<unk>", "<s>", "</s>", *"abcdefg"]
+    grams = [[(word,) for word in words]]
+    for _ in range(order - 1):
+        begun = [g for g in grams[-1] if g[-1] not in ("</s>", "<unk>") and rng.random() < 0.7]
+        known = set(grams[-1])
+        longer = [(*g, w) for g in begun for w in words[2:] if rng.random() < 0.6]
+        grams.append([g for g in longer if g[1:] in known])
+    text = "\\data\\\n" + "".join(f"ngram {k}={len(g)}\n" for k, g in enumerate(grams, 1))
+    for k, each in enumerate(grams, 1):
+        text += f"\n\\{k}-grams:\n"
+        for gram in each:
+            back = "" if k == order else f"\t{-rng.uniform(0, 1):.4f}"
+            text += f"{-rng.uniform(0.1, 3):.4f}\t{' '.join(gram)}{back}\n"
+    return text + "\n\\end\\\n"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_are_those_of_kenlm(tmp_path: Path, seed: int) -> None:
+    path = write(tmp_path / "lm.arpa", random_arpa(seed))
+    ours, theirs = ngram.read(path), load("kenlm").Model(str(path))
+    rng = np.random.default_rng(seed)
+    for _ in range(200):
+        sentence = " ".join(rng.choice([*"abcdefg", "unheard"], rng.integers(0, 9)))
+        expected = [score * math.log(10) for score, _, _ in theirs.full_scores(sentence)]
+        np.testing.assert_allclose(ours.sentence(sentence), expected, atol=1e-5)  # KenLM: float32 log10
+
+
+def test_kernels_score_the_same(tmp_path: Path) -> None:
+    kernels = pytest.importorskip("streamasr.search.kernels")
+    model = ngram.read(write(tmp_path / "lm.arpa", random_arpa(5)))
+    rng, state = np.random.default_rng(0), model.start
+    for word in rng.integers(-1, len(model.words), 300):
+        expected = model.score(state, int(word))
+        score, after = kernels.lm_score(tuple(model.arrays), state, int(word))
+        assert (score, after) == (pytest.approx(expected[0], abs=1e-12), expected[1])
+        state = after
+
+
+def test_definition(tmp_path: Path) -> None:
+    model = ngram.read(write(tmp_path / "lm.arpa", ARPA))
+    assert model.order == 3 and model.words[3] == "a"
+    log10 = [score / math.log(10) for score in model.sentence("a b a")]
+    #  <s> a; <s> a b; a b backs off, b backs off, a; a backs off to </s>
+    np.testing.assert_allclose(log10, [-0.5, -0.2, -0.3 - 0.22 - 0.9, -0.31 - 1.2], atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_file(tmp_path: Path, bits: int) -> None:
+    model = ngram.read(write(tmp_path / "lm.arpa", random_arpa(1)), bits)
+    model.write(tmp_path / "lm.safetensors")
+    again = lm.read(tmp_path / "lm.safetensors")
+    assert again.words == model.words and again.start == model.start
+    for name, array in again.arrays._asdict().items():
+        np.testing.assert_array_equal(array, getattr(model.arrays, name))
+        assert not array.flags.owndata and not array.flags.writeable  # the file's own memory
+
+
+def test_codes_of_8_bits_are_close(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = -rng.gamma(3.0, 2.0, 20_000)
+    codes, table = lm._quantise(values, 8)
+    assert codes.dtype == np.uint8
+    assert np.sqrt(np.mean((table[codes] - values) ** 2)) < 0.05
+
+
+def test_compressed(tmp_path: Path) -> None:
+    (tmp_path / "lm.arpa.gz").write_bytes(gzip.compress(ARPA.encode()))
+    (tmp_path / "lm.arpa.xz").write_bytes(lzma.compress(ARPA.encode()))
+    for name in ("lm.arpa.gz", "lm.arpa.xz"):
+        assert ngram.read(tmp_path / name).words[-1] == "c"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("ngram 2=5", "ngram 2=6", "line 21: 5 2-grams, 6 were announced"),
+        ("ngram 2=5", "ngram 2=4", "line 19: expected \\\\3-grams:"),
+        ("-0.7\ta b", "-0.7\ta x", "line 16: 'x' is not among the 1-grams"),
+        ("-0.7\ta b", "minus\ta b", "line 16: 'minus' is no number"),
+        ("-0.7\ta b", "nan\ta b", "line 16: 'nan' is no number"),
+        ("-0.7\ta b", "-0.7\ta b c", "line 16: expected log10 probability, 2 words"),
+        ("-0.6\ta b c", "-0.6\ta b c\t-1", "line 23: expected log10"),
+        ("-1.1\tb\t", "-1.1\ta\t", "line 11: 'a' occurs twice"),
+        ("-0.7\ta b", "-0.7\tb c", "'b c' occurs twice"),
+        ("-0.6\ta b c", "-0.6\tc b c", "n-gram 'c b c' is there, its first 2 words are not"),
+        ("\\data\\", "data", "no .data.: this is not an ARPA file"),
+        ("\\end\\", "", "expected .end., not 'the end of the file'"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        ngram.read(write(tmp_path / "lm.arpa", ARPA.replace(old, new)))
+
+
+def test_a_kenlm_binary_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lm.bin").write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(100))
+    with pytest.raises(ModelError, match="KenLM binary.*give the ARPA file"):
+        ngram.read(tmp_path / "lm.bin")
+
+
+def test_arrays_are_checked(tmp_path: Path) -> None:
+    """Kernels trust them: no file may make one read beyond an array or go round for ever."""
+    model = ngram.read(write(tmp_path / "lm.arpa", ARPA))
+    for name, place, value in [
+        ("first", 1, 99), ("first", 2, 0), ("suffix", -1, 99), ("suffix", 2, 3), ("word", -1, 6), ("word", 0, 1),
+        ("after", 3, 99), ("log_probs", 0, np.nan), ("backoffs", 0, np.inf),
+    ]:  # fmt: skip
+        broken = getattr(model.arrays, name).copy()
+        broken[place] = value
+        with pytest.raises(ModelError, match=f"here: {name}|here: the first entries"):
+            lm.LanguageModel(model.words, model.arrays._replace(**{name: broken}), "here")
+    with pytest.raises(ModelError, match="cannot be read"):
+        lm.read(tmp_path / "none")
+    (tmp_path / "cut").write_bytes(b"\x10")
+    with pytest.raises(ModelError, match="was it cut off"):
+        lm.read(tmp_path / "cut")
