@@ -2,6 +2,7 @@
 
     model.safetensors   float32 or float16, read as float32
     model.json          what the tensors are
+    lexicon.safetensors, lm.safetensors    optional, for the beam search; opened when one is
     MODEL_CARD.md       for people; not read here
 
 Files are not trusted: whatever is wrong with them, the caller gets a ModelError that names the file
@@ -29,6 +30,7 @@ from . import tensorfile
 from .encoder import EncoderConfig
 from .errors import ConfigError, ModelError
 from .features import FeatureConfig
+from .search.config import BeamConfig
 from .vocabulary import Vocabulary
 
 FORMAT = 1
@@ -47,7 +49,7 @@ Tensors = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Description:
-    """What model.json says. `training` is a free summary for people."""
+    """What model.json says. `training` is a free summary for people; "search" may be absent."""
 
     name: str
     language: str
@@ -57,6 +59,7 @@ class Description:
     encoder: EncoderConfig
     vocabulary: Vocabulary
     training: dict[str, Any]
+    search: BeamConfig = BeamConfig()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of the model."""
@@ -70,17 +73,24 @@ class Description:
     def to_dict(self) -> dict[str, Any]:
         """The content of model.json."""
         vocabulary = {"kind": self.vocabulary.kind, "tokens": list(self.vocabulary.tokens)}
-        return {"format": FORMAT, **asdict(self), "vocabulary": vocabulary}
+        found = {"format": FORMAT, **asdict(self), "vocabulary": vocabulary}
+        if self.search == BeamConfig():
+            del found["search"]
+        return found
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model in memory. `fingerprint` is the SHA-256 of its two files, `size_bytes` their size."""
+    """A model in memory. `fingerprint` is the SHA-256 of its two files, `size_bytes` their size.
+
+    `folder` is where the files of the beam search lie, if they do; None for a zip.
+    """
 
     description: Description
     tensors: Tensors
     fingerprint: str
     size_bytes: int
+    folder: Path | None = None
 
     @property
     def parameters(self) -> int:
@@ -121,7 +131,7 @@ def read(path: str | os.PathLike[str]) -> Model:
     where = f"{path}: model.safetensors"
     tensors = tensorfile.parse(tensor_bytes, where)
     check_tensors(description, tensors, where)
-    return _model(description, tensors, description_bytes, tensor_bytes)
+    return _model(description, tensors, path if path.is_dir() else None, description_bytes, tensor_bytes)
 
 
 def write(
@@ -170,7 +180,8 @@ def parse_description(content: bytes, where: str) -> Description:
             f"{where}: format {found.get('format')!r}; this version of streamasr reads format {FORMAT}"
         )
     keys = {field.name for field in fields(Description)} | {"format"}
-    _check_keys(found, keys, where)
+    weights = {**asdict(BeamConfig()), **_object(found.pop("search", {}), f"{where}: search")}
+    _check_keys(found, keys - {"search"}, where)
     for key in ("name", "language", "licence", "description"):
         _check_type(found[key], str, f"{where}: {key}")
     _check_type(found["training"], dict, f"{where}: training")
@@ -183,12 +194,13 @@ def parse_description(content: bytes, where: str) -> Description:
         features = _config(FeatureConfig, found["features"], f"{where}: features")
         encoder = _config(EncoderConfig, found["encoder"], f"{where}: encoder")
         vocabulary = Vocabulary(tuple(found["vocabulary"]["tokens"]), found["vocabulary"]["kind"])
+        search = _config(BeamConfig, weights, f"{where}: search")
     except ConfigError as error:
         raise ModelError(f"{where}: {error}") from None
     if features.sample_rate != 16_000 or max(features.fft_size, features.mel_bands) > _MOST_FFT:
         raise ModelError(f"{where}: features: sample_rate must be 16000, fft_size at most {_MOST_FFT}")
     plain = {key: found[key] for key in ("name", "language", "licence", "description", "training")}
-    return Description(**plain, features=features, encoder=encoder, vocabulary=vocabulary)
+    return Description(**plain, features=features, encoder=encoder, vocabulary=vocabulary, search=search)
 
 
 def check_tensors(description: Description, tensors: Tensors, where: str) -> None:
@@ -209,14 +221,14 @@ def check_tensors(description: Description, tensors: Tensors, where: str) -> Non
         raise ModelError(f"{where}: features.std must be above 0")
 
 
-def _model(description: Description, tensors: Tensors, *files: bytes) -> Model:
+def _model(description: Description, tensors: Tensors, folder: Path | None, *files: bytes) -> Model:
     digest = hashlib.sha256()
     for content in files:
         digest.update(struct.pack("<Q", len(content)))
         digest.update(content)
     for tensor in tensors.values():
         tensor.flags.writeable = False
-    return Model(description, tensors, digest.hexdigest(), sum(map(len, files)))
+    return Model(description, tensors, digest.hexdigest(), sum(map(len, files)), folder)
 
 
 def _read_file(path: Path, most: int) -> bytes:
@@ -269,6 +281,11 @@ def _config(kind: type[T], found: Any, where: str) -> T:
         elif type(value) not in (int, float) or not abs(value) < _LARGEST_FLOAT:
             raise ModelError(f"{where}.{key}: must be a finite number, not {str(value)[:60]!r}")
     return kind(**found)
+
+
+def _object(found: Any, where: str) -> dict[str, Any]:
+    _check_type(found, dict, where)
+    return dict(found)
 
 
 def _check_keys(found: dict[str, Any], expected: set[str], where: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -13,7 +15,10 @@ from .encoder import Encoder
 from .errors import AudioError, ConfigError, SnapshotError
 from .events import Event, Final, Transcript
 from .features import LogMel
+from .search import lexicon, lm
+from .search.beam import BeamSearch
 from .search.greedy import GreedySearch
+from .search.hotwords import Phrase
 from .segmenter import DEFAULT_RULES, EndpointRule
 from .stream import Settings, Stream
 
@@ -39,7 +44,9 @@ class Recognizer:
             description.features, model.tensors["features.mean"], model.tensors["features.std"]
         )
         self._encoder = Encoder(description.encoder, description.features.mel_bands, model.tensors)
-        self._search = GreedySearch(description.vocabulary)
+        self._greedy = GreedySearch(description.vocabulary)
+        self._beams: dict[bool, BeamSearch] = {}  # with and without the language model, opened when needed
+        self._opening = threading.Lock()
 
     @property
     def info(self) -> dict[str, Any]:
@@ -73,8 +80,16 @@ class Recognizer:
                 "tokens": list(description.vocabulary.tokens),
             },
             "encoder": {**vars(encoder)},
-            "searches": ["greedy"],
+            "searches": ["greedy", "beam"],
+            "search": self.default_search,
+            "lexicon": self._file("lexicon") is not None,
+            "language_model": self._file("lm") is not None,
         }
+
+    @property
+    def default_search(self) -> str:
+        """ "beam" where the model has a lexicon to search in, else "greedy"."""
+        return "beam" if self._file("lexicon") else "greedy"
 
     def stream(
         self,
@@ -82,20 +97,52 @@ class Recognizer:
         *,
         search: str | None = None,
         endpointing: Sequence[EndpointRule] | bool | None = None,
-        hotwords: Sequence[str] | None = None,
+        hotwords: Iterable[Phrase] | None = None,
+        language_model: bool = True,
     ) -> Stream:
         """Opens a stream of mono sound at `sample_rate` Hz.
 
-        `search`: "greedy" (None: the same). `endpointing`: None or True for the default rules, False for
-        none (one segment, as long as the stream), or rules of your own. `hotwords` need a search
-        that knows them. Raises AudioError for the rate, ConfigError for the rest.
+        `search`: "greedy" or "beam"; None for beam if the model has a lexicon. `endpointing`: None or True
+        for the default rules, False for none (one segment, as long as the stream), or rules of your own.
+        `hotwords`: phrases, or (phrase, boost), to listen for; they need search "beam".
+        `language_model`: False leaves the model's out. Raises AudioError for the rate, ModelError for a
+        damaged lexicon or language model, MissingDependency where numba is not, ConfigError for the rest.
         """
-        if search not in (None, "greedy"):
-            raise ConfigError(f'search {search!r} is unknown; there is "greedy"')
+        name = search or self.default_search
+        if name not in ("greedy", "beam"):
+            raise ConfigError(f'search {search!r} is unknown; there are "greedy" and "beam"')
+        rules = _rules(endpointing)
+        if name == "greedy":
+            if hotwords:
+                raise ConfigError(
+                    'search "greedy" cannot use hotwords; leave them out, or take search="beam"'
+                )
+            settings = Settings(sample_rate, name, rules)
+            return Stream(self.model, self._features, self._encoder, self._greedy, settings)
+        beam = self._beam(language_model)
         if hotwords:
-            raise ConfigError('search "greedy" cannot use hotwords; leave them out')
-        settings = Settings(sample_rate, "greedy", _rules(endpointing))
-        return Stream(self.model, self._features, self._encoder, self._search, settings)
+            beam = beam.with_phrases(hotwords)
+        settings = Settings(sample_rate, name, rules, language_model, beam.hotwords.phrases)
+        return Stream(self.model, self._features, self._encoder, beam, settings)
+
+    def _file(self, name: str) -> Path | None:
+        """Optional file of the model directory, None where there is none."""
+        folder = self.model.folder
+        path = folder / f"{name}.safetensors" if folder else None
+        return path if path and path.exists() else None
+
+    def _beam(self, language_model: bool) -> BeamSearch:
+        """The beam search, opened once: streams share its lexicon and language model."""
+        with self._opening:
+            if language_model not in self._beams:
+                description = self.model.description
+                words, ngrams = self._file("lexicon"), self._file("lm")
+                found = lexicon.read(words) if words else None
+                model = lm.read(ngrams) if ngrams and found and language_model else None
+                self._beams[language_model] = BeamSearch(
+                    description.vocabulary, description.search, found, model
+                )
+            return self._beams[language_model]
 
     def transcribe(
         self,
@@ -104,7 +151,8 @@ class Recognizer:
         *,
         search: str | None = None,
         endpointing: Sequence[EndpointRule] | bool | None = None,
-        hotwords: Sequence[str] | None = None,
+        hotwords: Iterable[Phrase] | None = None,
+        language_model: bool = True,
     ) -> Transcript:
         """Path of a recording, or samples [N] with their `sample_rate` -> Transcript.
 
@@ -124,7 +172,13 @@ class Recognizer:
         events: list[Event] = []
         for samples, rate in pieces:
             if stream is None:
-                stream = self.stream(rate, search=search, endpointing=endpointing, hotwords=hotwords)
+                stream = self.stream(
+                    rate,
+                    search=search,
+                    endpointing=endpointing,
+                    hotwords=hotwords,
+                    language_model=language_model,
+                )
             events += stream.accept(samples)
         assert stream is not None, "audio.blocks yields at least one piece"
         events += stream.finish()
@@ -138,7 +192,13 @@ class Recognizer:
         settings, packed = snapshot.read(data, self.model.fingerprint)
         try:
             rules = [EndpointRule(*values) for values in settings["rules"]]
-            stream = self.stream(settings["sample_rate"], search=settings["search"], endpointing=rules)
+            stream = self.stream(
+                settings["sample_rate"],
+                search=settings["search"],
+                endpointing=rules,
+                hotwords=[(phrase, boost) for phrase, boost in settings["hotwords"]],
+                language_model=settings["language_model"],
+            )
         except (AudioError, ConfigError, KeyError, TypeError) as error:
             raise SnapshotError(f"the snapshot's settings cannot be used: {error!r}") from None
         stream._restore(packed)

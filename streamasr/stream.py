@@ -8,7 +8,8 @@ Whatever the chunks, sound goes through the same three methods: `accept`, `_enco
 from __future__ import annotations
 
 import copy
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,15 @@ from numpy.typing import ArrayLike, NDArray
 from . import audio, snapshot
 from . import state as states
 from .encoder import Encoder, EncoderState
-from .errors import StreamClosedError
+from .errors import ConfigError, StreamClosedError
 from .events import Event, Partial
 from .features import LogMel, LogMelState
 from .modelfile import Model
 from .resample import Resampler, ResamplerState
-from .search.greedy import GreedySearch, GreedyState
+from .search import Search
+from .search.beam import BeamSearch, BeamState
+from .search.greedy import GreedyState
+from .search.hotwords import Phrase
 from .segmenter import EndpointRule, Segmenter, SegmenterState
 from .vocabulary import BLANK
 
@@ -40,12 +44,16 @@ class Settings:
     sample_rate: int
     search: str
     rules: tuple[EndpointRule, ...]
+    language_model: bool = True
+    hotwords: tuple[tuple[str, float], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "sample_rate": self.sample_rate,
             "search": self.search,
             "rules": [list(astuple(rule)) for rule in self.rules],
+            "language_model": self.language_model,
+            "hotwords": [list(pair) for pair in self.hotwords],
         }
 
 
@@ -56,7 +64,7 @@ class _State:
     resampler: ResamplerState
     features: LogMelState
     encoder: EncoderState
-    search: GreedyState
+    search: GreedyState | BeamState
     segmenter: SegmenterState
 
 
@@ -64,7 +72,7 @@ class Stream:
     """One speaker's sound, chunk by chunk. Not thread-safe; opened by `Recognizer.stream`."""
 
     def __init__(
-        self, model: Model, features: LogMel, encoder: Encoder, search: GreedySearch, settings: Settings
+        self, model: Model, features: LogMel, encoder: Encoder, search: Search[Any], settings: Settings
     ) -> None:
         description = model.description
         self._fingerprint = model.fingerprint
@@ -110,6 +118,34 @@ class Stream:
             state.segmenter, self._search.best(state.search), stable, state.samples, self.time
         )
 
+    def set_hotwords(self, hotwords: Iterable[Phrase]) -> None:
+        """Phrases, or (phrase, boost), to listen for from now on, in place of those before.
+
+        Raises ConfigError naming the phrase that cannot be heard, or when the search is greedy; the
+        stream stays as it was. Raises StreamClosedError.
+        """
+        self._require_open()
+        if not isinstance(self._search, BeamSearch):
+            raise ConfigError('search "greedy" cannot use hotwords; open the stream with search="beam"')
+        search = self._search.with_phrases(hotwords)
+        self._search.change_phrases(self._state.search, search)  # type: ignore[arg-type]
+        self._search = search
+        self._settings = replace(self._settings, hotwords=search.hotwords.phrases)
+
+    def nbest(self, count: int) -> list[tuple[str, float]]:
+        """The `count` best texts of the segment if the speaker stopped now, best first, each with its score.
+
+        Scores are natural logarithms and compare within one call only. Raises ConfigError when the
+        search is greedy, StreamClosedError.
+        """
+        self._require_open()
+        if not isinstance(self._search, BeamSearch):
+            raise ConfigError('search "greedy" has one result; open the stream with search="beam"')
+        state = states.copy(self._state)
+        self._flush(state)
+        found = self._search.nbest(state.search, count)  # type: ignore[arg-type]
+        return [(" ".join(word.text for word in told.words), score) for score, told in found]
+
     def snapshot(self) -> bytes:
         """The stream as bytes, for `Recognizer.resume` of the same model. Raises StreamClosedError."""
         self._require_open()
@@ -139,7 +175,10 @@ class Stream:
 
     def _restore(self, packed: dict[str, Any]) -> None:
         """Goes on from a packed state (`snapshot.read`). Raises SnapshotError when it is not a stream's."""
-        self._state = states.unpack(self._state, packed)
+        state = states.unpack(self._state, packed)
+        if isinstance(self._search, BeamSearch):
+            self._search.check(state.search)  # type: ignore[arg-type]
+        self._state = state
 
     def _checked(self, samples: ArrayLike) -> list[NDArray[Any]]:
         """Samples -> pieces of bounded size, each found usable, so that a bad chunk changes nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from strategies import JOINT, PLAIN, random_model
 
 import streamasr
 from streamasr import audio, modelfile
+from streamasr.search import lexicon, lm
+from streamasr.search.config import BeamConfig
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -53,7 +56,32 @@ def shipped() -> streamasr.Recognizer:
     return streamasr.load()
 
 
-@pytest.fixture(scope="session", params=["tiny", "plain", "shipped"])
+@pytest.fixture(scope="session")
+def beam(tmp_path_factory: pytest.TempPathFactory) -> streamasr.Recognizer:
+    """The plain model with a lexicon and a language model of random words, all letters among them."""
+    path = tmp_path_factory.mktemp("models") / "beam"
+    description, tensors = random_model(PLAIN, seed=0)
+    search = BeamConfig(beam=12, lm_weight=0.3, word_bonus=1.0)
+    modelfile.write(path, replace(description, search=search), tensors)
+    rng = np.random.default_rng(0)
+    letters = [*"abcdefghijklmnopqrstuvwxyz'"]
+    words = list(
+        dict.fromkeys(letters + ["".join(rng.choice(letters, rng.integers(2, 5))) for _ in range(900)])
+    )
+    spelt = lexicon.spell(words, description.vocabulary)
+    lexicon.build(spelt, len(description.vocabulary)).write(path / "lexicon.safetensors")
+    known = ["<unk>", "<s>", *words]
+    pairs = np.unique(rng.integers(1, len(known), (3000, 2)).astype(np.int32), axis=0)
+    one = np.arange(len(known), dtype=np.int32)[:, None]
+    orders = [
+        (one, -rng.uniform(1, 8, len(one)), -rng.uniform(0, 1, len(one))),
+        (pairs, -rng.uniform(0, 4, len(pairs)), np.zeros(len(pairs))),
+    ]
+    lm.build(known, orders).write(path / "lm.safetensors")
+    return streamasr.load(path)
+
+
+@pytest.fixture(scope="session", params=["tiny", "plain", "beam", "shipped"])
 def asr(request: pytest.FixtureRequest) -> streamasr.Recognizer:
     """Each recogniser in turn: what must hold for every model."""
     recognizer: streamasr.Recognizer = request.getfixturevalue(request.param)

@@ -57,7 +57,9 @@ def prefixes(log_probs: NDArray[np.float32]) -> dict[tuple[int, ...], float]:
     sums: dict[tuple[int, ...], list[float]] = {}
     for path in itertools.product(range(log_probs.shape[1]), repeat=len(log_probs)):
         collapsed = tuple(token for token, _ in itertools.groupby(path) if token)
-        sums.setdefault(collapsed, []).append(float(sum(log_probs[range(len(path)), path].astype(np.float64))))
+        sums.setdefault(collapsed, []).append(
+            float(sum(log_probs[range(len(path)), path].astype(np.float64)))
+        )
     return {tokens: float(np.logaddexp.reduce(each)) for tokens, each in sums.items()}
 
 

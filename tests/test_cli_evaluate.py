@@ -106,7 +106,8 @@ def test_broken_lines_and_recordings_do_not_stop_the_others(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--search", "beam"], "--search beam"),
+        (["--search", "greedy", "--no-lm"], "--no-lm needs --search beam"),
+        (["--search", "beam", "--hotwords", "none.txt"], "none.txt: cannot be read"),
         (["no.jsonl"], "no.jsonl: cannot read the manifest"),
         (["--json", "."], "is a folder"),
         (["--json", "small.jsonl/below/x.json"], "--json: cannot create the folder"),

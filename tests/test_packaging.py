@@ -26,7 +26,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WINGS = {"data", "train", "evaluate", "live", "cli"}
 BETWEEN_WINGS = {("train", "data"), ("train", "evaluate"), ("evaluate", "data")}
 # search/__init__.py is no stage: it holds what the search hands to the segmenter.
-STAGES = {"audio", "resample", "features", "encoder", "search.greedy", "segmenter"}
+STAGES = {"audio", "resample", "features", "encoder", "search.greedy", "search.beam", "segmenter"}
 
 # Where each foreign package may be imported; what is not listed may be imported nowhere.
 FOREIGN = {
@@ -36,7 +36,7 @@ FOREIGN = {
     "jiwer": ("evaluate/wer.py",),
     "torch": ("train/", "cli/train.py"),  # the command only asks whether it is there
     "torchaudio": ("train/",),
-    "numba": ("train/",),
+    "numba": ("train/", "search/kernels.py", "search/stepping.py"),
     "llvmlite": ("train/",),
     "matplotlib": ("train/",),
     "tqdm": ("train/",),

@@ -15,6 +15,7 @@ from strategies import every, finals, run, sound
 
 import streamasr
 from streamasr import AudioError, ConfigError, EndpointRule, Final, Partial, SnapshotError, StreamClosedError
+from streamasr.state import copy
 
 SOUND = sound(1, 3.0)
 
@@ -164,7 +165,7 @@ def test_bad_rates(tiny: streamasr.Recognizer, rate: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"search": "beam"}, "beam"),
+        ({"search": "best"}, "best"),
         ({"hotwords": ["so"]}, "hotwords"),
         ({"search": "greedy", "hotwords": ["so"]}, "hotwords"),
         ({"endpointing": "on"}, "endpointing"),
@@ -251,3 +252,52 @@ def test_public_names() -> None:
         *("ModelError", "SnapshotError", "StreamClosedError"),
     ]
     assert all(hasattr(streamasr, name) for name in streamasr.__all__)
+
+
+def test_a_model_with_a_lexicon_searches_by_beam(
+    beam: streamasr.Recognizer, plain: streamasr.Recognizer
+) -> None:
+    assert beam.info["search"] == "beam" and plain.info["search"] == "greedy"
+    words = set(beam._beam(True).lexicon.words)      heard = beam.transcribe(SOUND, 16_000)
+    assert heard == beam.transcribe(SOUND, 16_000, search="beam") and len(heard.words) > 3
+    assert {word.text for word in heard.words} <= words
+    assert beam.transcribe(SOUND, 16_000, search="greedy") == plain.transcribe(SOUND, 16_000)
+    assert beam.transcribe(SOUND, 16_000, language_model=False) != heard
+
+
+def test_hotwords_of_a_stream(beam: streamasr.Recognizer) -> None:
+    stream, other = beam.stream(hotwords=[("qqxv", 60.0)]), beam.stream()
+    stream.accept(SOUND), other.accept(SOUND)
+    resumed = beam.resume(stream.snapshot())
+    assert resumed.snapshot() == stream.snapshot()
+    assert finals(run(resumed, SOUND)) == finals(run(stream, SOUND))
+    other.set_hotwords([("zz", 9.0)])
+    other.set_hotwords([])
+    with pytest.raises(ConfigError, match="'é'"):
+        other.set_hotwords(["café"])
+    texts = other.nbest(5)
+    assert len(texts) == 5 and texts == sorted(texts, key=lambda pair: -pair[1])
+    assert texts[0][0] == other.preview().text
+    greedy = beam.stream(search="greedy")
+    for call in (lambda: greedy.set_hotwords(["so"]), lambda: greedy.nbest(2)):
+        with pytest.raises(ConfigError, match='search="beam"'):
+            call()
+
+
+def test_a_snapshot_of_a_beam_is_checked(beam: streamasr.Recognizer) -> None:
+    stream = beam.stream()
+    stream.accept(SOUND)
+    search: Any = stream._search
+    for column, value in (
+        (1, 1 << 40),
+        (2, -1),
+        (3, 1 << 40),
+        (4, 9),
+        (6, 1 << 40),
+        (8, 1 << 20),
+        (11, 1 << 20),
+    ):
+        state = copy(stream._state.search)
+        state.ints[0, column] = value          with pytest.raises(SnapshotError, match="does not fit"):
+            search.check(state)
+    search.check(stream._state.search)

@@ -23,7 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "manifests", nargs="+", type=Path, metavar="MANIFEST", help="JSON lines: id, audio, text"
     )
-    parser.add_argument("--search", choices=("greedy", "beam"), default="greedy", help="default: greedy")
+    parser.add_argument(
+        "--search", choices=("greedy", "beam"), help="default: beam if the model has a lexicon"
+    )
+    parser.add_argument("--no-lm", action="store_true", help="beam search without the language model")
+    parser.add_argument(
+        "--hotwords", type=Path, metavar="FILE", help="one phrase a line, optionally a tab and its boost"
+    )
+    parser.add_argument("--nbest", type=_positive, metavar="N", help="also the error of the best of N texts")
     parser.add_argument("--model", metavar="NAME|PATH", help="default: the English model that is installed")
     parser.add_argument("--limit", type=_positive, metavar="N", help="a random sample of N of each manifest")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the sample; default: 0")
@@ -33,8 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """All manifests are read and the model is loaded before the first recording is heard."""
-    if options.search == "beam":
-        raise ConfigError("--search beam: this version has no beam search; leave --search away or use greedy")
     names = [path.stem for path in options.manifests]
     if len(set(names)) < len(names):
         raise ConfigError("two manifests have the same name, which names their results; rename one")
@@ -49,10 +54,18 @@ def run(options: argparse.Namespace) -> int:
     from ..evaluate import report, runner
 
     recognizer = streamasr.load(options.model) if options.model else streamasr.load()
+    search = options.search or recognizer.default_search
+    for option in ("no_lm", "hotwords", "nbest"):
+        if getattr(options, option) and search == "greedy":
+            raise ConfigError(f"--{option.replace('_', '-')} needs --search beam")
+    hotwords = read_hotwords(options.hotwords) if options.hotwords else ()
+    listening = runner.Listening(search, not options.no_lm, hotwords, options.nbest or 0)
+    # Whatever is wrong with these is told now, not once a recording.
+    recognizer.stream(search=search, hotwords=hotwords, language_model=listening.language_model)
     interrupted = False
     try:
         for corpus in corpora:
-            for result in runner.run(corpus.utterances, options.model, options.jobs):
+            for result in runner.run(corpus.utterances, options.model, options.jobs, listening):
                 corpus.results[result.id] = result
                 _progress(corpus)
     except KeyboardInterrupt:
@@ -61,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         corpora = [corpus for corpus in corpora if corpus.results or not interrupted]
         reports = {c.name: report.summarise(c.utterances, c.results, c.unusable) for c in corpora}
         if options.json is not None:
-            results = report.to_dict(reports, str(recognizer.info["name"]), options.search)
+            results = report.to_dict(reports, str(recognizer.info["name"]), search)
             write(options.json, json.dumps(results, ensure_ascii=False, indent=2) + "\n")
     print(report.render(reports), end="", flush=True)
     for name, each in reports.items():
@@ -74,6 +87,28 @@ def run(options: argparse.Namespace) -> int:
         return INTERRUPTED
     complete = all(each.score.utterances and not each.failed for each in reports.values())
     return DONE if complete else SOME_FAILED
+
+
+def read_hotwords(path: Path) -> tuple[tuple[str, float], ...]:
+    """File with one phrase a line, optionally a tab and its boost -> phrases. Raises ConfigError."""
+    from ..search.hotwords import DEFAULT_BOOST
+
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--hotwords: {path}: cannot be read: {error}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        phrase, _, boost = line.partition("\t")
+        if not phrase.strip():
+            continue
+        try:
+            found.append((phrase, float(boost) if boost else DEFAULT_BOOST))
+        except ValueError:
+            raise ConfigError(f"--hotwords: {path}: line {number}: {boost!r} is no boost") from None
+    if not found:
+        raise ConfigError(f"--hotwords: {path}: holds no phrase")
+    return tuple(found)
 
 
 @dataclass(slots=True)

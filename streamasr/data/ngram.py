@@ -26,7 +26,17 @@ from ..errors import ModelError, StreamASRError
 from ..search import lm
 
 _LOG10 = math.log(10.0)
-_PACKED = ("words", "p1", "b1", "n2", "p2", "b2", "n3", "p3", *(f"w{k}_{i}" for k in (2, 3) for i in range(3)))
+_PACKED = (
+    "words",
+    "p1",
+    "b1",
+    "n2",
+    "p2",
+    "b2",
+    "n3",
+    "p3",
+    *(f"w{k}_{i}" for k in (2, 3) for i in range(3)),
+)
 
 
 def read(path: Path, bits: int = 16) -> lm.LanguageModel:
@@ -91,7 +101,9 @@ def _open(path: Path) -> IO[str]:
             f"{path}: is a KenLM binary, whose n-grams KenLM cannot list; give the ARPA file it was made from"
         )
     kinds: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open}
-    opened: IO[str] = kinds.get(path.suffix, open)(path, "rt", encoding="utf-8", errors="strict", newline="\n")
+    opened: IO[str] = kinds.get(path.suffix, open)(
+        path, "rt", encoding="utf-8", errors="strict", newline="\n"
+    )
     return opened
 
 
@@ -197,7 +209,9 @@ def main() -> int:
     options = parser.parse_args()
     model = read(options.source, options.bits)
     model.write(options.target)
-    print(f"{options.target}: {len(model.words):,} words, {len(model.arrays.word):,} n-grams of order {model.order}")
+    print(
+        f"{options.target}: {len(model.words):,} words, {len(model.arrays.word):,} n-grams of order {model.order}"
+    )
     return 0
 
 

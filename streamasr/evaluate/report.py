@@ -9,6 +9,7 @@ from typing import Any
 
 from ..data.manifest import Utterance
 from ..data.text import NORMALISER
+from . import calibration
 from .runner import Result
 from .wer import CorpusScore, UtteranceScore, score
 
@@ -31,6 +32,8 @@ class CorpusReport:
     audio_seconds: float
     compute_seconds: float
     failed: tuple[Failure, ...]
+    ece: float | None = None  # expected calibration error of the words' confidence
+    oracle_wer: float | None = None  # of the best of the alternatives, where there are any
 
     @property
     def rtf(self) -> float | None:
@@ -48,12 +51,38 @@ def summarise(
     heard = {u.id: u.text for u in utterances if u.id in results and results[u.id].error is None}
     done = [results[name] for name in heard]
     failed = [Failure(result.id, result.error) for result in results.values() if result.error is not None]
+    scored = score(heard, {result.id: result.text for result in done})
+    words = [pair for utterance in scored.utterances for pair in judged(utterance, results[utterance.id])]
     return CorpusReport(
-        score(heard, {result.id: result.text for result in done}),
+        scored,
         sum(result.audio_seconds for result in done),
         sum(result.compute_seconds for result in done),
         (*unusable, *failed),
+        calibration.expected_error(words),
+        _oracle(heard, results) if any(result.alternatives for result in done) else None,
     )
+
+
+def judged(utterance: UtteranceScore, result: Result) -> list[tuple[float, bool]]:
+    """Each word that was heard: its confidence, and whether it was said.
+
+    None where normalising has joined or parted words, so that confidences have no word.
+    """
+    heard = [(said == word) for said, word in utterance.alignment if word is not None]
+    if len(heard) != len(result.confidences):
+        return []
+    return list(zip(result.confidences, heard, strict=True))
+
+
+def _oracle(references: Mapping[str, str], results: Mapping[str, Result]) -> float:
+    """Pooled word error rate when the best of the alternatives of every utterance is taken."""
+    errors = words = 0
+    for name, text in references.items():
+        choices = results[name].alternatives or (results[name].text,)
+        counts = [score({name: text}, {name: choice}).words for choice in choices]
+        errors += min(each.errors for each in counts)
+        words += counts[0].reference
+    return errors / max(words, 1)
 
 
 def to_dict(corpora: Mapping[str, CorpusReport], model: str, search: str) -> dict[str, Any]:
@@ -80,6 +109,8 @@ def corpus_dict(report: CorpusReport) -> dict[str, Any]:
         "insertions": words.insertions,
         "audio_seconds": report.audio_seconds,
         "rtf": report.rtf,
+        **({} if report.ece is None else {"ece": report.ece}),
+        **({} if report.oracle_wer is None else {"oracle_wer": report.oracle_wer}),
         "failed": [{"id": failure.id, "error": failure.error} for failure in report.failed],
     }
 

@@ -19,6 +19,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..data.manifest import Utterance
 from ..errors import StreamASRError
 from ..events import Final
@@ -34,6 +36,16 @@ _ONE_THREAD = dict.fromkeys(
 
 
 @dataclass(frozen=True, slots=True)
+class Listening:
+    """How the recogniser listens; `search` None: the model's default. `nbest` 0: only the best text."""
+
+    search: str | None = None
+    language_model: bool = True
+    hotwords: tuple[tuple[str, float], ...] = ()
+    nbest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What became of one utterance."""
 
@@ -42,6 +54,8 @@ class Result:
     audio_seconds: float = 0.0
     compute_seconds: float = 0.0  # processor time in the stream, without decoding of the file
     error: str | None = None  # why there is no text
+    confidences: tuple[float, ...] = ()  # of the words of the text
+    alternatives: tuple[str, ...] = ()  # n best texts, where asked for; of the last segment, after the others
 
 
 @dataclass(slots=True)
@@ -51,7 +65,9 @@ class _Worker:
     task: Utterance | None = None  # None while it loads the model
 
 
-def run(utterances: Sequence[Utterance], model: str | None, jobs: int = 1) -> Iterator[Result]:
+def run(
+    utterances: Sequence[Utterance], model: str | None, jobs: int = 1, listening: Listening | None = None
+) -> Iterator[Result]:
     """utterances -> their results, as they become ready (with one job: in order).
 
     `model` is what `streamasr.load` takes, None for the default. Closing the iterator, or an interrupt
@@ -59,7 +75,8 @@ def run(utterances: Sequence[Utterance], model: str | None, jobs: int = 1) -> It
     Raises: ModelError if the model cannot be loaded. What goes wrong with a recording is in its result.
     """
     waiting = list(reversed(utterances))
-    workers = [_start(model) for _ in range(min(jobs, len(utterances)))]
+    listening = listening or Listening()
+    workers = [_start(model, listening) for _ in range(min(jobs, len(utterances)))]
     try:
         while workers:
             for pipe in wait([worker.pipe for worker in workers]):
@@ -68,7 +85,7 @@ def run(utterances: Sequence[Utterance], model: str | None, jobs: int = 1) -> It
                 if result is not None:
                     yield result
                 if waiting and worker.process.exitcode is not None:
-                    workers[workers.index(worker)] = _start(model)
+                    workers[workers.index(worker)] = _start(model, listening)
                 elif waiting:
                     worker.task = waiting.pop()
                     with contextlib.suppress(OSError):  # a worker that has died says so when read from
@@ -81,53 +98,70 @@ def run(utterances: Sequence[Utterance], model: str | None, jobs: int = 1) -> It
             _stop(worker)
 
 
-def transcribe(recognizer: Recognizer, utterance: Utterance) -> Result:
+def transcribe(recognizer: Recognizer, utterance: Utterance, listening: Listening | None = None) -> Result:
     """One utterance -> its result, in this process and on this thread; errors are in the result."""
     from ..audio import blocks
 
+    listening = listening or Listening()
     stream, count, seconds = None, 0, 0.0
-    finals: list[str] = []
+    finals: list[Final] = []
+    alternatives: tuple[str, ...] = ()
     try:
         for samples, rate in blocks(utterance.audio, CHUNK_SECONDS):
             begin = time.process_time()
             if stream is None:
-                stream = recognizer.stream(sample_rate=rate)
+                stream = recognizer.stream(
+                    sample_rate=rate,
+                    search=listening.search,
+                    hotwords=listening.hotwords,
+                    language_model=listening.language_model,
+                )
             events = stream.accept(samples)
             seconds += time.process_time() - begin
-            finals += [event.text for event in events if isinstance(event, Final)]
+            finals += [event for event in events if isinstance(event, Final)]
             count += len(samples)
         if stream is None or count == 0:
             return Result(utterance.id, error=f"{utterance.audio}: the recording holds no samples")
+        if listening.nbest:
+            before = " ".join(final.text for final in finals)
+            alternatives = tuple(f"{before} {text}".strip() for text, _ in stream.nbest(listening.nbest))
         begin = time.process_time()
         events = stream.finish()
         seconds += time.process_time() - begin
-        finals += [event.text for event in events if isinstance(event, Final)]
+        finals += [event for event in events if isinstance(event, Final)]
     except StreamASRError as error:
         return Result(utterance.id, error=str(error))
     except Exception as error:  # one recording must not cost the results of the others
         return Result(utterance.id, error=f"{utterance.audio}: internal error: {error!r}")
-    return Result(utterance.id, " ".join(finals), count / rate, seconds)
+    text = " ".join(final.text for final in finals)
+    confidences = tuple(word.confidence for final in finals for word in final.words)
+    return Result(utterance.id, text, count / rate, seconds, None, confidences, alternatives)
 
 
-def _work(pipe: Connection, model: str | None) -> None:
+def _work(pipe: Connection, model: str | None, listening: Listening) -> None:
     """A worker process: says None when the model is loaded, then answers utterances with results."""
     import streamasr
 
     try:
         recognizer = streamasr.load() if model is None else streamasr.load(model)
+        # What is opened or compiled at the first stream belongs to no recording; and what cannot be
+        # listened for is an error of the run.
+        recognizer.stream(
+            search=listening.search, hotwords=listening.hotwords, language_model=listening.language_model
+        ).accept(np.zeros(16_000, np.float32))
     except StreamASRError as error:
         pipe.send(error)
         return
     pipe.send(None)
     with contextlib.suppress(EOFError):  # the parent is gone
         while True:
-            pipe.send(transcribe(recognizer, pipe.recv()))
+            pipe.send(transcribe(recognizer, pipe.recv(), listening))
 
 
-def _start(model: str | None) -> _Worker:
+def _start(model: str | None, listening: Listening) -> _Worker:
     context = multiprocessing.get_context("spawn")  # a fork would inherit the parent's BLAS threads
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, model), daemon=True)
+    process = context.Process(target=_work, args=(theirs, model, listening), daemon=True)
     with _environment(), _interrupts_ignored():
         process.start()
     theirs.close()  # so that the end of the worker is the end of the pipe

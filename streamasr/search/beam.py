@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, MissingDependency
+from ..errors import ConfigError, MissingDependency, SnapshotError
 from ..vocabulary import Vocabulary
 from . import Hypothesis, TimedWord, hotwords
 from . import columns as c
 from . import lexicon as lexicons
 from . import lm as models
+from .config import BeamConfig
 
 # Steps between two settlements: what is stable leaves the arena. Chosen: the arena's room for that many
 # steps is a few times what is in use.
@@ -33,30 +34,6 @@ _SETTLE_STEPS = 16
 # Arena entries a hypothesis may hold on average before the beam is made to agree: far above any word.
 _MOST_ENTRIES = 64
 _SEED_KEY = 1  # of the empty prefix
-
-
-@dataclass(frozen=True)
-class BeamConfig:
-    """How wide to search, and what weighs how much; scores are natural logarithms."""
-
-    beam: int = 50  # hypotheses
-    tokens: int = 20  # per step that may extend a hypothesis
-    token_threshold: float = 10.0  # below the step's best
-    beam_threshold: float = 16.0  # below the best hypothesis
-    blank_skip: float = 0.999  # steps whose blank is above this extend nothing; 1: every step may
-    lm_weight: float = 0.6
-    word_bonus: float = 0.0
-    prior_scale: float = 0.0
-
-    def __post_init__(self) -> None:
-        limits = {"beam": (1, 100_000), "tokens": (1, 1_000_000), "blank_skip": (0.5, 1.0)}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            low, high = limits.get(field.name, (0.0, math.inf))
-            if field.name == "word_bonus":
-                low = -math.inf
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise ConfigError(f"search: {field.name} must be {low:g} to {high:g}, not {value!r}")
 
 
 @dataclass(slots=True)
@@ -92,9 +69,11 @@ class BeamSearch:
         """`prior`: log-probabilities of the tokens [V]. Raises ConfigError when parts do not fit each other,
         MissingDependency where numba is not installed."""
         try:
-            from . import kernels
+            from . import kernels, stepping
         except ImportError as error:
-            raise MissingDependency(f"beam search needs numba ({error}); pip install numba, or search greedily") from None
+            raise MissingDependency(
+                f"beam search needs numba ({error}); pip install numba, or search greedily"
+            ) from None
         config = config or BeamConfig()
         if model is not None and lexicon is None:
             raise ConfigError("search: a language model of words needs a lexicon that spells them")
@@ -106,7 +85,10 @@ class BeamSearch:
             raise ConfigError(f"search: the prior is of {len(prior)} tokens, the model has {len(vocabulary)}")
         self.vocabulary, self.config, self.lexicon, self.model = vocabulary, config, lexicon, model
         self._kernels: Any = kernels
-        self._prior = np.zeros(len(vocabulary)) if prior is None else config.prior_scale * prior.astype(np.float64)
+        self._step: Any = stepping.advance
+        self._prior = (
+            np.zeros(len(vocabulary)) if prior is None else config.prior_scale * prior.astype(np.float64)
+        )
         used = lexicon or _empty_lexicon(len(vocabulary))
         language = model or _silent_model()
         # One id more than the lexicon has words: that of all others.
@@ -168,7 +150,7 @@ class BeamSearch:
             if state.step % _SETTLE_STEPS == 0 or not len(state.arena):
                 self._settle(state)
             block = log_probs[done : done + _SETTLE_STEPS - state.step % _SETTLE_STEPS]
-            state.count, state.used, state.leader = self._kernels.advance(
+            state.count, state.used, state.leader = self._step(
                 np.ascontiguousarray(block), self._prior, state.step, state.ints, state.floats, state.count,
                 state.arena, state.keys, state.peaks, state.used, self._static, self._weights, self._limits,
             )  # fmt: skip
@@ -191,7 +173,9 @@ class BeamSearch:
             if len(found) == count or scores[i] == -np.inf:
                 break
             told = (*_stable(state), *self._words(state, int(i), int(words[i])))
-            found.setdefault(tuple(w.text for w in told), (float(scores[i]), Hypothesis(told, len(state.texts))))
+            found.setdefault(
+                tuple(w.text for w in told), (float(scores[i]), Hypothesis(told, len(state.texts)))
+            )
         return list(found.values())
 
     def commit(self, state: BeamState) -> Hypothesis:
@@ -228,6 +212,54 @@ class BeamSearch:
         state.ints[: keep.sum()], state.floats[: keep.sum()] = rows[keep], state.floats[: state.count][keep]
         state.count = int(keep.sum())
         state.leader = int(np.argmax(self._totals(state)))
+
+    def check(self, state: BeamState) -> None:
+        """A state from outside: every index is within what it points into, for kernels trust them.
+
+        Raises SnapshotError.
+        """
+        rows, floats = state.ints[: max(state.count, 0)], state.floats
+        lexicon, side, _, _, language, hot = self._static
+        nodes = len(lexicon[1]) + len(side[1]) if self.lexicon else 2
+        bounds = {
+            c.NODE: (0, nodes),
+            c.LABEL: (0, len(self.vocabulary)),
+            c.LM: (0, len(language[1])),
+            c.HOT: (0, len(hot[1])),
+            c.ENDED: (c.OPEN, max(1, len(self.lexicon.words) if self.lexicon else 0)),
+            c.ORDINAL: (len(state.texts), len(state.texts) + max(state.used, 0) + 2),
+            **dict.fromkeys((c.PATH_B, c.PATH_N), (-1, state.used)),
+        }
+        arena = state.arena[: max(state.used, 0)]
+        parents = arena[:, c.ENTRY_PARENT]
+        tokens, ordinals, words = (arena[:, k] for k in (c.ENTRY_TOKEN, c.ENTRY_ORDINAL, c.ENTRY_WORD))
+        texts = (state.texts, state.firsts, state.lasts, state.confidences)
+        room = _SETTLE_STEPS - state.step % _SETTLE_STEPS
+        fits = (
+            state.ints.shape == (self.config.beam, c.INTS)
+            and floats.shape == (self.config.beam, c.FLOATS)
+            and 0 <= state.leader < state.count <= self.config.beam
+            and state.arena.shape == (len(state.keys), c.ENTRIES)
+            and len(state.keys) == len(state.peaks)
+            and 0 <= state.used <= len(state.keys)
+            and (
+                len(state.keys) == 0
+                or room == _SETTLE_STEPS
+                or state.used + room * self.config.beam <= len(state.keys)
+            )
+            and not np.isnan(floats).any()
+            and len({len(each) for each in texts}) == 1
+            and all(low <= rows[:, k].min() and rows[:, k].max() < high for k, (low, high) in bounds.items())
+            and all(rows[:, k].max() <= state.step for k in (c.LAST_B, c.LAST_N))
+            and bool(((parents >= -1) & (parents < np.arange(len(arena)))).all())
+            and bool(((tokens > 0) & (tokens < len(self.vocabulary))).all())
+            and bool(((ordinals >= len(state.texts)) & (words >= c.OPEN)).all())
+            and bool((words < (len(self.lexicon.words) if self.lexicon else 0)).all())
+        )
+        if not fits:
+            raise SnapshotError(
+                "the snapshot's search does not fit this model's; was it taken with other files?"
+            )
 
     # What follows is the inside of the above.
 
@@ -333,7 +365,9 @@ class BeamSearch:
         used[:-1] &= arena[: state.used, c.ENTRY_ORDINAL] >= base
         for entry in range(state.used - 1, -1, -1):
             if used[entry] and arena[entry, c.ENTRY_PARENT] >= 0:
-                used[arena[entry, c.ENTRY_PARENT]] = arena[arena[entry, c.ENTRY_PARENT], c.ENTRY_ORDINAL] >= base
+                used[arena[entry, c.ENTRY_PARENT]] = (
+                    arena[arena[entry, c.ENTRY_PARENT], c.ENTRY_ORDINAL] >= base
+                )
         number = np.where(used, np.cumsum(used) - 1, -1)  # [-1] stays -1
         for column in (c.PATH_B, c.PATH_N):
             rows[:, column] = number[rows[:, column]]

@@ -11,7 +11,8 @@
 A hypothesis that goes from node s to node t gains potential[t] - potential[s] + reward[t]: over any path
 that is the rewards of the phrases said, plus the credit of the one in progress, which is given back when
 the phrase breaks off. Where no phrase goes on, `fail` leads to the longest later beginning, as in Aho and
-Corasick (1975), but only at beginnings of words. The cost of a step depends on the logarithm of the number of phrases only.
+Corasick (1975), but only at beginnings of words. The cost of a step
+grows with the logarithm of the number of phrases.
 """
 
 from __future__ import annotations
@@ -87,7 +88,9 @@ def _pair(entry: object) -> tuple[str, float]:
         raise ConfigError(f"hotwords: a phrase or (phrase, boost), not {entry!r}")
     phrase, boost = entry
     if isinstance(boost, bool) or not isinstance(boost, int | float) or not 0 < boost <= MOST_BOOST:
-        raise ConfigError(f"hotwords: the boost of {phrase!r} must be above 0, at most {MOST_BOOST:g}, not {boost!r}")
+        raise ConfigError(
+            f"hotwords: the boost of {phrase!r} must be above 0, at most {MOST_BOOST:g}, not {boost!r}"
+        )
     return phrase, float(boost)
 
 

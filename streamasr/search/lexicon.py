@@ -89,7 +89,9 @@ def read(path: str | os.PathLike[str]) -> Lexicon:
     words = tensor_text(tensors.pop("words", None), where)
     tokens = tensors.pop("tokens", np.zeros(0))
     if tensors.keys() != set(Arrays._fields) or tokens.shape != (1,):
-        raise ModelError(f"{where}: is not a lexicon of streamasr; `python -m streamasr.data.lexicon` makes one")
+        raise ModelError(
+            f"{where}: is not a lexicon of streamasr; `python -m streamasr.data.lexicon` makes one"
+        )
     return Lexicon(words, int(tokens[0]), Arrays(**tensors), where)
 
 
@@ -99,9 +101,10 @@ def spell(words: Iterable[str], vocabulary: Vocabulary) -> list[tuple[str, list[
     spelt = []
     for word in words:
         unknown = [letter for letter in word if letter not in letters]
-        if unknown or not word:
-            raise ConfigError(f"lexicon: {word!r} holds {unknown[0]!r}, which the model cannot write" if unknown
-                              else "lexicon: holds an empty word")  # fmt: skip
+        if unknown:
+            raise ConfigError(f"lexicon: {word!r} holds {unknown[0]!r}, which the model cannot write")
+        if not word:
+            raise ConfigError("lexicon: holds an empty word")
         spelt.append((word, [letters[letter] for letter in word]))
     return spelt
 
@@ -157,8 +160,8 @@ def language_model_ids(lexicon: Lexicon, model: LanguageModel) -> NDArray[np.int
     if sum(known) < _LEAST_KNOWN * len(known):
         strange = next(word for word, there in zip(lexicon.words, known, strict=True) if not there)
         raise ConfigError(
-            f"the language model knows {sum(known)} of the lexicon's {len(known)} words (not {strange!r}, for "
-            f"one; it has {model.words[-1]!r}): make both of the same words, in the same spelling"
+            f"the language model knows {sum(known)} of the lexicon's {len(known)} words (not {strange!r}, "
+            f"for one; it has {model.words[-1]!r}): make both of the same words"
         )
     return ids
 
@@ -180,5 +183,3 @@ def _check(a: Arrays, words: int, tokens: int, where: str) -> None:
         raise ModelError(f"{where}: a word without tokens, or a token outside 1..{tokens - 1}")
     if len(a.word) and (a.word.min() < 0 or a.word.max() >= words):
         raise ModelError(f"{where}: word holds an id outside the list of words")
-
-

@@ -137,7 +137,9 @@ def read(path: str | os.PathLike[str]) -> LanguageModel:
     tensors = tensorfile.mapped(path)
     words = tensor_text(tensors.pop("words", None), where)
     if tensors.keys() != set(Arrays._fields):
-        raise ModelError(f"{where}: is not a language model of streamasr; `python -m streamasr.data.ngram` makes one")
+        raise ModelError(
+            f"{where}: is not a language model of streamasr; `python -m streamasr.data.ngram` makes one"
+        )
     return LanguageModel(words, Arrays(**tensors), where)
 
 
@@ -225,7 +227,7 @@ def _find(keys: list[NDArray[np.int64]], ids: NDArray[np.int32], count: int) -> 
 
 
 def _quantise(values: NDArray[np.float64], bits: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """values [n] -> codes [n], table [2^bits]: lossless where few enough differ, else means of equal shares."""
+    """values [n] -> codes [n], table [2^bits]: lossless where they are few, else means of shares."""
     size = 1 << bits
     dtype = np.uint8 if bits == 8 else np.uint16
     distinct, inverse, counts = np.unique(values.astype(np.float32), return_inverse=True, return_counts=True)

@@ -1,0 +1,377 @@
+"""Inner loop of the prefix beam search, compiled by numba (docs/search.md has the formulas).
+
+A hypothesis is one row of two arrays, `ints` and `floats`; an extended one, a candidate, is a row of the
+same kind with where it came from, until the beam is chosen anew. What hypotheses have in common lies in
+the arena: one entry per token said, linked to the one before it. columns.py names the columns.
+"""
+
+# mypy: disallow-untyped-defs=False, disallow-untyped-calls=False, disallow-untyped-decorators=False
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from . import columns as c
+from .kernels import ending, hot_next, lm_score, log_add, mix, total
+
+_INF = np.inf
+
+
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _power(least):
+    size = 64
+    while size < least:
+        size *= 2
+    return size
+
+
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _slot(table, keys, key):
+    """Place of a key in the hash table: where it is, or where it belongs."""
+    mask = len(table) - 1
+    place = key & mask
+    while table[place] >= 0 and keys[table[place], c.KEY] != key:
+        place = (place + 1) & mask
+    return place
+
+
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _copy(source, target, rows):
+    # Loops here and below, not slices: they compile in a fraction of the time.
+    for i in range(rows):
+        for k in range(source.shape[1]):
+            target[i, k] = source[i, k]
+
+
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _grown(array):
+    longer = np.empty((2 * len(array), array.shape[1]), array.dtype)
+    _copy(array, longer, len(array))
+    return longer
+
+
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _tabled(ints, count, size):
+    table = np.empty(size, np.int32)
+    for place in range(size):
+        table[place] = -1
+    for i in range(count):
+        table[_slot(table, ints, ints[i, c.KEY])] = i
+    return table
+
+
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _select(row, most, threshold, chosen):
+    """Marks the tokens of a step that may extend a hypothesis; [V] -> chosen [V], how many."""
+    floor = -_INF
+    for token in range(len(row)):
+        floor = max(floor, row[token])
+    floor -= threshold
+    count = 0
+    for token in range(1, len(row)):
+        chosen[token] = row[token] > floor
+        count += chosen[token]
+    while count > most:
+        worst = -1
+        for token in range(len(row) - 1, 0, -1):
+            if chosen[token] and (worst < 0 or row[token] < row[worst]):
+                worst = token
+        chosen[worst] = False
+        count -= 1
+
+
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _stay(ints, floats, i, row, separator, step, ci, cf):
+    """Hypothesis i, the same prefix one step later -> row i of the candidates."""
+    blank, token = floats[i, c.BLANK], floats[i, c.TOKEN]
+    last = ints[i, c.LABEL]
+    for k in range(c.INTS):
+        ci[i, k] = ints[i, k]
+    for k in range(c.FLOATS):
+        cf[i, k] = floats[i, k]
+    ci[i, c.FROM_OWN] = i
+    cf[i, c.BLANK] = log_add(blank, token) + row[0]
+    best_b, best_n = floats[i, c.BEST_B], floats[i, c.BEST_N]
+    cf[i, c.BEST_B] = max(best_b, best_n) + row[0]
+    ci[i, c.FROM_B] = best_n > best_b
+    if ints[i, c.NODE] == 0 and last == separator:  # one more space is none more
+        cf[i, c.TOKEN] = log_add(blank, token) + row[last]
+        cf[i, c.BEST_N] = max(best_b, best_n) + row[last]
+        ci[i, c.FROM_SOURCE] = c.STAY
+    else:
+        cf[i, c.TOKEN] = token + row[last]
+        cf[i, c.BEST_N] = best_n + row[last]
+        ci[i, c.FROM_SOURCE] = c.REPEAT
+
+
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _begin(ci, cf, j, ints, i, key, node, token, word, separator):
+    """Candidate j: a prefix that no hypothesis is yet, hypothesis i and one token more."""
+    ci[j, c.KEY], ci[j, c.NODE], ci[j, c.LABEL] = key, node, token
+    ci[j, c.ENDED] = word if token != separator else c.NONE
+    ci[j, c.ORDINAL], ci[j, c.WORDS_KEY] = ints[i, c.ORDINAL], ints[i, c.WORDS_KEY]
+    if word != c.NONE:
+        ci[j, c.ORDINAL] += 1
+        ci[j, c.WORDS_KEY] = key if word == c.OPEN else mix(ints[i, c.WORDS_KEY], word)
+    ci[j, c.FROM_OWN], ci[j, c.FROM_B] = -1, 0
+    cf[j, c.BLANK], cf[j, c.BEST_B] = -_INF, -_INF
+    cf[j, c.TOKEN], cf[j, c.BEST_N] = -_INF, -_INF
+
+
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _reach(ci, cf, j, ints, floats, i, added, path, token, word, separator):
+    """Candidate j is reached from hypothesis i: `added` in all, `path` by the best alignment."""
+    cf[j, c.TOKEN] = log_add(cf[j, c.TOKEN], added)
+    if path > cf[j, c.BEST_N]:
+        cf[j, c.BEST_N] = path
+        # Whose token ends where this one begins, and in which of its alignments.
+        from_n = token != ints[i, c.LABEL] and floats[i, c.BEST_N] > floats[i, c.BEST_B]
+        ci[j, c.FROM_SOURCE] = c.NEW + 2 * i + from_n
+        ci[j, c.FROM_WORD] = word if token == separator else ints[i, c.ENDED]
+        ci[j, c.FROM_WORDS_KEY] = ci[j, c.WORDS_KEY] if token == separator else ints[i, c.WORDS_KEY]
+
+
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _step(row, step, ints, floats, count, arena, keys, peaks, used, static, weights, limits):
+    """One step for all hypotheses -> (their new number, arena entries used); arrays change in place.
+
+    row [V] log-probabilities less the prior; static: lexicon, side, look_ahead, lm_ids, lm, hot.
+    """
+    lexicon, side, look_ahead, lm_ids, lm, hot = static
+    lm_weight, threshold, unknown = weights[c.LM_WEIGHT], weights[c.BEAM_THRESHOLD], weights[c.UNKNOWN]
+    beam, most, separator = limits[c.BEAM], limits[c.TOKENS], limits[c.SEPARATOR]
+    nodes = len(lexicon[1])
+    is_open, has_hot, has_side = nodes == 1, len(hot[1]) > 2, len(side[1]) > 1
+    capacity = max(64, 8 * count)
+    ci = np.empty((capacity, c.INTS + 5), np.int64)
+    cf = np.empty((capacity, c.FLOATS), np.float64)
+    chosen = np.zeros(len(row), np.bool_)
+    _select(row, most, weights[c.TOKEN_THRESHOLD], chosen)
+    for i in range(count):
+        _stay(ints, floats, i, row, separator, step, ci, cf)
+    table = _tabled(ints, count, _power(4 * capacity))
+    n, floor = count, -_INF
+    for i in range(count):
+        floor = max(floor, log_add(cf[i, c.BLANK], cf[i, c.TOKEN]) + cf[i, c.SCORE] - threshold)
+    for i in range(count):
+        node, last = ints[i, c.NODE], ints[i, c.LABEL]
+        both = log_add(floats[i, c.BLANK], floats[i, c.TOKEN])
+        best = max(floats[i, c.BEST_B], floats[i, c.BEST_N])
+        # A root's children are those of two trees, one after the other; a node of the side tree has
+        # children there only.
+        for tree in range(2):
+            if is_open:
+                if tree:
+                    break
+                begin, end = 1, len(row)
+            elif tree == 0:
+                begin, end = (0, 0) if node >= nodes else (lexicon[0][node], lexicon[0][node + 1])
+            elif node == 0 and has_side:
+                begin, end = side[0][0], side[0][1]
+            elif node > nodes:
+                begin, end = side[0][node - nodes], side[0][node - nodes + 1]
+            else:
+                break
+            for child in range(begin, end + 1):
+                # The last of the loop is the separator, which is in no tree.
+                if child == end:
+                    if tree != (node >= nodes and not is_open) or separator < 0:
+                        break
+                    token = separator
+                elif is_open:
+                    token = child
+                    if token == separator:
+                        continue
+                else:
+                    token = side[1][child] if tree else lexicon[1][child]
+                if not chosen[token]:
+                    continue
+                if token == last:
+                    if node == 0 and token == separator:
+                        continue  # `_stay` has it
+                    added, path = floats[i, c.BLANK], floats[i, c.BEST_B]
+                else:
+                    added, path = both, best
+                added += row[token]
+                path += row[token]
+                if added + floats[i, c.SCORE] + weights[c.MOST_GAIN] < floor:
+                    continue
+                hot_state, hot_score = ints[i, c.HOT], 0.0
+                if has_hot:
+                    hot_state, hot_score = hot_next(hot, ints[i, c.HOT], token, separator)
+                key = mix(ints[i, c.KEY], token)
+                # What this token ends: nothing (nth = -1), or each word of a node in turn.
+                nth = 0 if token == separator and node != 0 else -1
+                target, ahead = 0, 0.0
+                if token != separator:
+                    if is_open:
+                        target = 1
+                    elif tree:
+                        target, key = nodes + child, mix(key, -1) if node == 0 else key
+                        ahead = unknown if node == 0 else 0.0
+                    else:
+                        target = child
+                        ahead = look_ahead[child] - (look_ahead[node] if node else 0.0)
+                while True:
+                    score = floats[i, c.SCORE] + lm_weight * ahead + hot_score
+                    state, word, where, new_key = ints[i, c.LM], c.NONE, target, key
+                    if nth >= 0:
+                        if token == separator:
+                            score, state, word = ending(ints, floats, i, nth, static, weights)
+                            score += hot_score
+                        else:
+                            word = c.NONE
+                            spelling = lexicon[2][child] + nth
+                            if spelling < lexicon[2][child + 1]:
+                                word = lexicon[3][spelling]
+                                log_prob, state = lm_score(lm, ints[i, c.LM], lm_ids[word])
+                                past = look_ahead[node] if node else 0.0
+                                score = (
+                                    floats[i, c.SCORE]
+                                    + lm_weight * (log_prob - past)
+                                    + weights[c.WORD_BONUS]
+                                    + hot_score
+                                )
+                        if word == c.NONE:
+                            break
+                        where, new_key = 0, mix(key, word)
+                    whole = added + score
+                    if whole >= floor:
+                        floor = max(floor, whole - threshold)
+                        if n == len(ci):
+                            ci, cf = _grown(ci), _grown(cf)
+                            table = _tabled(ci, n, _power(4 * len(ci)))
+                        place = _slot(table, ci, new_key)
+                        if table[place] < 0:
+                            table[place] = n
+                            _begin(ci, cf, n, ints, i, new_key, where, token, word, separator)
+                            ci[n, c.LM], ci[n, c.HOT], cf[n, c.SCORE] = state, hot_state, score
+                            n += 1
+                        _reach(ci, cf, table[place], ints, floats, i, added, path, token, word, separator)
+                    if nth < 0 and (separator >= 0 or is_open or token == separator):
+                        break
+                    nth += 1
+    return _choose(row, step, ints, floats, ci, cf, n, beam, floor, arena, keys, peaks, used, separator)
+
+
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _nth(values, nth):
+    """The nth largest of the values, which change places (Hoare's quickselect)."""
+    low, high, place = 0, len(values) - 1, nth - 1
+    while low < high:
+        pivot = values[(low + high) >> 1]
+        i, j = low, high
+        while i <= j:
+            while values[i] > pivot:
+                i += 1
+            while values[j] < pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if place <= j:
+            high = j
+        elif place >= i:
+            low = i
+        else:
+            break
+    return values[place]
+
+
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _choose(row, step, ints, floats, ci, cf, n, beam, floor, arena, keys, peaks, used, separator):
+    """The best candidates become the hypotheses -> their number, arena entries used."""
+    totals = np.empty(n)
+    for j in range(n):
+        totals[j] = log_add(cf[j, c.BLANK], cf[j, c.TOKEN]) + cf[j, c.SCORE]
+    cut = floor
+    if n > beam:
+        cut = max(floor, _nth(totals.copy(), beam))
+    old_ints, old_floats = np.empty_like(ints), np.empty_like(floats)
+    _copy(ints, old_ints, beam)
+    _copy(floats, old_floats, beam)
+    above = 0
+    for j in range(n):
+        above += totals[j] > cut
+    ties, kept = beam - above, 0
+    for j in range(n):
+        if totals[j] < cut or totals[j] == -_INF:
+            continue
+        if totals[j] == cut:
+            if ties == 0:
+                continue
+            ties -= 1
+        for k in range(c.INTS):
+            ints[kept, k] = ci[j, k]
+        for k in range(c.FLOATS):
+            floats[kept, k] = cf[j, k]
+        own, source = ci[j, c.FROM_OWN], ci[j, c.FROM_SOURCE]
+        if own >= 0 and ci[j, c.FROM_B]:
+            ints[kept, c.PATH_B] = old_ints[own, c.PATH_N]
+            ints[kept, c.FIRST_B] = old_ints[own, c.FIRST_N]
+            ints[kept, c.LAST_B] = old_ints[own, c.LAST_N]
+            floats[kept, c.PEAK_B] = old_floats[own, c.PEAK_N]
+        if source == c.STAY:
+            if old_floats[own, c.BEST_B] > old_floats[own, c.BEST_N]:
+                ints[kept, c.PATH_N] = old_ints[own, c.PATH_B]
+            ints[kept, c.FIRST_N] = -1
+        elif source == c.REPEAT:
+            ints[kept, c.LAST_N] = step
+            floats[kept, c.PEAK_N] = max(floats[kept, c.PEAK_N], row[ints[kept, c.LABEL]])
+        else:
+            parent, from_n = (source - c.NEW) >> 1, (source - c.NEW) & 1
+            path = old_ints[parent, c.PATH_N if from_n else c.PATH_B]
+            first = old_ints[parent, c.FIRST_N if from_n else c.FIRST_B]
+            if first >= 0:
+                word = ci[j, c.FROM_WORD]
+                arena[used, c.ENTRY_PARENT] = path
+                arena[used, c.ENTRY_TOKEN] = old_ints[parent, c.LABEL]
+                arena[used, c.ENTRY_WORD] = word
+                ends_before = old_ints[parent, c.ENDED] != c.NONE
+                arena[used, c.ENTRY_ORDINAL] = old_ints[parent, c.ORDINAL] - ends_before
+                arena[used, c.ENTRY_FIRST] = first
+                arena[used, c.ENTRY_LAST] = old_ints[parent, c.LAST_N if from_n else c.LAST_B]
+                keys[used] = ci[j, c.FROM_WORDS_KEY]
+                peaks[used] = old_floats[parent, c.PEAK_N if from_n else c.PEAK_B]
+                path = used
+                used += 1
+            ints[kept, c.PATH_N] = path
+            token = ints[kept, c.LABEL]
+            ints[kept, c.FIRST_N] = -1 if token == separator else step
+            ints[kept, c.LAST_N] = step
+            floats[kept, c.PEAK_N] = row[token]
+            if own < 0:
+                ints[kept, c.PATH_B], ints[kept, c.FIRST_B], ints[kept, c.LAST_B] = path, -1, step
+                floats[kept, c.PEAK_B] = 0.0
+        kept += 1
+    return kept, used
+
+
+@njit(cache=True, nogil=True)
+def advance(log_probs, prior, step, ints, floats, count, arena, keys, peaks, used, static, weights, limits):
+    """Steps [S, V] for all hypotheses -> (their number, arena entries used, the best of them)."""
+    row = np.empty(log_probs.shape[1])
+    for s in range(len(log_probs)):
+        for token in range(len(row)):
+            row[token] = log_probs[s, token] - prior[token]
+        if log_probs[s, 0] > weights[c.BLANK_SKIP]:
+            for i in range(count):
+                floats[i, c.BLANK] = log_add(floats[i, c.BLANK], floats[i, c.TOKEN]) + row[0]
+                floats[i, c.TOKEN] = -_INF
+                if floats[i, c.BEST_N] > floats[i, c.BEST_B]:
+                    floats[i, c.BEST_B] = floats[i, c.BEST_N]
+                    ints[i, c.PATH_B], ints[i, c.FIRST_B] = ints[i, c.PATH_N], ints[i, c.FIRST_N]
+                    ints[i, c.LAST_B], floats[i, c.PEAK_B] = ints[i, c.LAST_N], floats[i, c.PEAK_N]
+                floats[i, c.BEST_B] += row[0]
+                floats[i, c.BEST_N] = -_INF
+        else:
+            count, used = _step(
+                row, step + s, ints, floats, count, arena, keys, peaks, used, static, weights, limits
+            )
+    best = 0
+    for i in range(1, count):
+        if total(floats, i) > total(floats, best):
+            best = i
+    return count, used, best

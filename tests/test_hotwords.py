@@ -1,0 +1,182 @@
+"""Hotwords: what a path earns, what it gives back, and that the list may change in the middle."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from strategies import CHARACTERS, thorough
+from test_beam import SPELT, VOCABULARY, bigram, equal, lexicon_of, random_log_probs
+
+from streamasr.errors import ConfigError
+from streamasr.search import kernels
+from streamasr.search.beam import BeamConfig, BeamSearch
+from streamasr.search.hotwords import Hotwords, compile_phrases
+
+CONFIG = BeamConfig(beam=8, tokens=4, blank_skip=1.0)
+
+
+def earned(hot: Hotwords, text: str) -> tuple[float, float]:
+    """Text said from a word's beginning on -> score so far, score if it ended here."""
+    node, total = 0, 0.0
+    for token in CHARACTERS.encode(text):
+        node, change = kernels.hot_next(tuple(hot.arrays), node, token, CHARACTERS.space)
+        total += change
+    end, change = kernels.hot_next(tuple(hot.arrays), node, CHARACTERS.space, CHARACTERS.space)
+    return total, total + change - hot.arrays.potential[end]
+
+
+def test_credit_grows_and_is_given_back() -> None:
+    hot = compile_phrases([("art", 4.0)], CHARACTERS)
+    assert [earned(hot, "art"[:n])[0] for n in range(4)] == [0.0, 1.0, 2.0, 3.0]
+    assert earned(hot, "art ")[0] == earned(hot, "art")[1] == 4.0
+    for text in ("artist", "ar", "part", "artist ", "ar t"):
+        assert earned(hot, text)[1] == 0.0, text
+    assert earned(hot, "so art so art art")[1] == 12.0
+
+
+def test_phrases_within_phrases() -> None:
+    hot = compile_phrases(
+        [("new york city", 6.0), ("new york", 4.0), ("york", 3.0), ("york minster", 5.0)], CHARACTERS
+    )
+    assert earned(hot, "york")[1] == 3.0
+    assert earned(hot, "new york")[1] == 4.0
+    assert earned(hot, "new york city")[1] == 6.0  # in all: the shorter one's 4 are part of it
+    assert earned(hot, "new york minster")[1] >= 5.0
+    assert earned(hot, "new new york")[1] == 4.0
+    assert earned(hot, "new yorkers")[1] == 0.0
+
+
+def test_a_phrase_at_the_end_of_the_beginning_of_another() -> None:
+    hot = compile_phrases([("the big apple pie", 8.0), ("big apple", 4.0)], CHARACTERS)
+    assert earned(hot, "the big apple tree")[1] == pytest.approx(4.0)
+    assert earned(hot, "a big apple")[1] == pytest.approx(4.0)
+
+
+@thorough
+@given(
+    st.lists(
+        st.tuples(st.text("ab ", min_size=1).filter(str.strip), st.floats(0.5, 9)), min_size=1, max_size=6
+    ),
+    st.text("ab ", max_size=25),
+)
+def test_no_more_is_earned_than_the_phrases_that_are_said(
+    phrases: list[tuple[str, float]], text: str
+) -> None:
+    hot = compile_phrases(phrases, CHARACTERS)
+    said = f" {' '.join(text.split())} "
+    most = 0.0
+    for phrase, boost in hot.phrases:
+        count = sum(said.startswith(f" {phrase} ", at) for at in range(len(said)))
+        most += boost * count
+    end = earned(hot, " ".join(text.split()))[1]
+    assert -1e-9 <= end <= most + 1e-9
+    if len(hot.phrases) == 1 and " " not in hot.phrases[0][0]:
+        assert end == pytest.approx(most)
+
+
+def run(search: BeamSearch, log_probs: NDArray[np.float32]) -> list[str]:
+    s = search.start()
+    search.advance(s, log_probs)
+    return [word.text for word in search.best(s).words]
+
+
+def spoken(text: str, doubt: dict[int, str]) -> NDArray[np.float32]:
+    """log_probs [2 * letters, 4] that say `text`; in place of those in `doubt` another is a little likelier."""
+    rows = []
+    for place, letter in enumerate(text):
+        row = np.full(4, 0.02)
+        row[VOCABULARY.encode(letter)] = 0.9
+        if place in doubt:
+            row[VOCABULARY.encode(letter)], row[VOCABULARY.encode(doubt[place])] = 0.4, 0.54
+        rows += [row, np.array([0.94, 0.02, 0.02, 0.02])]
+    return np.log(np.array(rows, np.float32))
+
+
+def test_a_doubtful_word_is_heard_as_the_hotword() -> None:
+    log_probs = spoken("ab ba", {1: "a"})
+    assert run(BeamSearch(VOCABULARY, CONFIG), log_probs) == ["aa", "ba"]
+    assert run(BeamSearch(VOCABULARY, CONFIG, phrases=[("ab", 1.5)]), log_probs) == ["ab", "ba"]
+
+
+def test_a_hotword_that_the_lexicon_lacks() -> None:
+    log_probs = spoken("bab ab", {})
+    without = BeamSearch(VOCABULARY, CONFIG, lexicon_of(VOCABULARY), bigram())
+    assert "bab" not in SPELT and run(without, log_probs)[0] != "bab"
+    assert run(without.with_phrases([("bab", 2.0)]), log_probs) == ["bab", "ab"]
+    assert run(without.with_phrases([("bab", 2.0)]).with_phrases([]), log_probs) == run(without, log_probs)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_empty_list_changes_nothing(seed: int) -> None:
+    log_probs = random_log_probs(60, 4, seed)
+    plain = BeamSearch(VOCABULARY, CONFIG, lexicon_of(VOCABULARY), bigram())
+    empty = BeamSearch(VOCABULARY, CONFIG, lexicon_of(VOCABULARY), bigram(), phrases=[])
+    s, t = plain.start(), empty.start()
+    plain.advance(s, log_probs)
+    empty.advance(t, log_probs)
+    assert equal(s, t)
+
+
+def test_the_list_changes_in_the_middle() -> None:
+    plain = BeamSearch(VOCABULARY, CONFIG, lexicon_of(VOCABULARY), bigram())
+    log_probs = np.concatenate([spoken("bab ", {}), spoken("bab ", {}), spoken("bab ab", {})])
+    s = plain.start()
+    plain.advance(s, log_probs[:8])
+    with_word = plain.with_phrases([("bab", 3.0)])
+    plain.change_phrases(s, with_word)
+    with_word.advance(s, log_probs[8:16])
+    with_word.change_phrases(s, plain)
+    plain.advance(s, log_probs[16:])
+    first, second, third = [w.text for w in plain.commit(s).words][:3]
+    assert first != "bab" and second == "bab" and third != "bab"
+
+
+def test_a_word_of_the_old_list_in_progress() -> None:
+    plain = BeamSearch(VOCABULARY, CONFIG, lexicon_of(VOCABULARY), bigram())
+    old = plain.with_phrases([("babbab", 50.0)])
+    for steps in range(1, 12):
+        s = old.start()
+        old.advance(s, spoken("babbab", {})[:steps])
+        old.change_phrases(s, plain)
+        plain.advance(s, spoken(" ab ab", {}))
+        assert [w.text for w in plain.commit(s).words][-2:] == ["ab", "ab"]
+
+
+@pytest.mark.parametrize(
+    ("phrases", "message"),
+    [
+        (["smörgås"], "'smörgås' holds 'å', 'ö'"),
+        (["route 66"], "'route 66' holds '6'.*as it is spoken"),
+        (["  "], "holds no word"),
+        ([("yes", 0)], "boost of 'yes' must be above 0"),
+        ([("yes", "much")], "boost of 'yes'"),
+        ([3], "a phrase or"),
+        ("yes", "a list of phrases"),
+    ],
+)
+def test_what_cannot_be_a_hotword(phrases: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compile_phrases(phrases, CHARACTERS)  # type: ignore[arg-type]
+
+
+def test_ten_thousand_phrases_cost_as_little_as_ten() -> None:
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice([*"abcdefghij"], 7)) for _ in range(10_000)]
+    log_probs = random_log_probs(100, len(CHARACTERS), 1)
+    times = []
+    for count in (10, 10_000):
+        search = BeamSearch(CHARACTERS, BeamConfig(beam=30), phrases=words[:count])
+        s = search.start()
+        search.advance(s, log_probs)
+        best = np.inf
+        for _ in range(3):
+            begin = time.process_time()
+            search.advance(s, log_probs)
+            best = min(best, time.process_time() - begin)
+        times.append(best)
+    assert times[1] < 3 * times[0] + 0.02
