@@ -86,7 +86,7 @@ def run(search: BeamSearch, log_probs: NDArray[np.float32]) -> list[str]:
 
 
 def spoken(text: str, doubt: dict[int, str]) -> NDArray[np.float32]:
-    """log_probs [2 * letters, 4] that say `text`; in place of those in `doubt` another is a little likelier."""
+    """log_probs [2 * letters, 4] that say `text`; at those in `doubt` another letter is likelier."""
     rows = []
     for place, letter in enumerate(text):
         row = np.full(4, 0.02)

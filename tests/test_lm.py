@@ -71,7 +71,7 @@ def write(path: Path, text: str) -> Path:
 @pytest.mark.parametrize("seed", range(3))
 def test_scores_are_those_of_kenlm(tmp_path: Path, seed: int) -> None:
     path = write(tmp_path / "lm.arpa", random_arpa(seed))
-    ours, theirs = ngram.read(path), load("kenlm").Model(str(path))
+    ours, theirs = ngram.read(path, 16), load("kenlm").Model(str(path))
     rng = np.random.default_rng(seed)
     for _ in range(200):
         sentence = " ".join(rng.choice([*"abcdefg", "unheard"], rng.integers(0, 9)))
@@ -156,7 +156,8 @@ def test_arrays_are_checked(tmp_path: Path) -> None:
     """Kernels trust them: no file may make one read beyond an array or go round for ever."""
     model = ngram.read(write(tmp_path / "lm.arpa", ARPA))
     for name, place, value in [
-        ("first", 1, 99), ("first", 2, 0), ("suffix", -1, 99), ("suffix", 2, 3), ("word", -1, 6), ("word", 0, 1),
+        ("first", 1, 99), ("first", 2, 0), ("suffix", -1, 99), ("suffix", 2, 3), ("word", -1, 6),
+        ("word", 0, 1),
         ("after", 3, 99), ("log_probs", 0, np.nan), ("backoffs", 0, np.inf),
     ]:  # fmt: skip
         broken = getattr(model.arrays, name).copy()

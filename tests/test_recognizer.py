@@ -258,7 +258,9 @@ def test_a_model_with_a_lexicon_searches_by_beam(
     beam: streamasr.Recognizer, plain: streamasr.Recognizer
 ) -> None:
     assert beam.info["search"] == "beam" and plain.info["search"] == "greedy"
-    words = set(beam._beam(True).lexicon.words)      heard = beam.transcribe(SOUND, 16_000)
+    search: Any = beam._beam(True)
+    words = set(search.lexicon.words)
+    heard = beam.transcribe(SOUND, 16_000)
     assert heard == beam.transcribe(SOUND, 16_000, search="beam") and len(heard.words) > 3
     assert {word.text for word in heard.words} <= words
     assert beam.transcribe(SOUND, 16_000, search="greedy") == plain.transcribe(SOUND, 16_000)
@@ -297,7 +299,9 @@ def test_a_snapshot_of_a_beam_is_checked(beam: streamasr.Recognizer) -> None:
         (8, 1 << 20),
         (11, 1 << 20),
     ):
-        state = copy(stream._state.search)
-        state.ints[0, column] = value          with pytest.raises(SnapshotError, match="does not fit"):
+        state: Any = copy(stream._state.search)
+        ints = state.ints
+        ints[0, column] = value
+        with pytest.raises(SnapshotError, match="does not fit"):
             search.check(state)
     search.check(stream._state.search)

@@ -19,7 +19,7 @@ from ..vocabulary import BLANK, Vocabulary
 
 
 def from_words(words: list[str], vocabulary: Vocabulary) -> tuple[lexicon.Lexicon, int]:
-    """Words -> lexicon of those that can be written, how many were left out. Raises ConfigError if all were."""
+    """Words -> lexicon of those that can be written, how many were left out. ConfigError if all were."""
     letters = {t for i, t in enumerate(vocabulary.tokens) if i not in (BLANK, vocabulary.space)}
     kept = [word for word in dict.fromkeys(words) if word and letters.issuperset(word)]
     if not kept:

@@ -39,14 +39,14 @@ _PACKED = (
 )
 
 
-def read(path: Path, bits: int = 16) -> lm.LanguageModel:
+def read(path: Path, bits: int = 8) -> lm.LanguageModel:
     """File of either kind, told by its name -> model with codes of `bits` bits. Raises ModelError."""
     if path.name.endswith((".npz", ".npz.xz")):
         return read_packed(path, bits)
     return read_arpa(path, bits)
 
 
-def read_arpa(path: Path, bits: int = 16) -> lm.LanguageModel:
+def read_arpa(path: Path, bits: int = 8) -> lm.LanguageModel:
     """ARPA file -> model. Raises ModelError naming the line."""
     try:
         with _open(path) as file:
@@ -55,7 +55,7 @@ def read_arpa(path: Path, bits: int = 16) -> lm.LanguageModel:
         raise ModelError(f"{path}: cannot be read: {error}") from None
 
 
-def read_packed(path: Path, bits: int = 16) -> lm.LanguageModel:
+def read_packed(path: Path, bits: int = 8) -> lm.LanguageModel:
     """Packed trigram (format: `lm_unpack.py` beside it) -> model. Raises ModelError."""
     try:
         content = lzma.open(path).read() if path.suffix == ".xz" else path.read_bytes()
@@ -205,13 +205,12 @@ def main() -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("source", type=Path, metavar="FILE", help="ARPA (.arpa, .gz, .xz) or packed .npz.xz")
     parser.add_argument("target", type=Path, metavar="OUT", help="lm.safetensors")
-    parser.add_argument("--bits", type=int, choices=(8, 16), default=16, help="of a code; default: 16")
+    parser.add_argument("--bits", type=int, choices=(8, 16), default=8, help="of a code; default: 8")
     options = parser.parse_args()
     model = read(options.source, options.bits)
     model.write(options.target)
-    print(
-        f"{options.target}: {len(model.words):,} words, {len(model.arrays.word):,} n-grams of order {model.order}"
-    )
+    grams = f"{len(model.arrays.word):,} n-grams of up to {model.order} words"
+    print(f"{options.target}: {len(model.words):,} words, {grams}")
     return 0
 
 

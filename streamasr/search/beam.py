@@ -393,7 +393,7 @@ def _empty_lexicon(tokens: int) -> lexicons.Lexicon:
 def _silent_model() -> models.LanguageModel:
     """Every word has probability 1: the search without a language model."""
     zero = np.zeros(1, np.int32)
-    codes, table = np.zeros(1, np.uint16), np.zeros(1, np.float32)
+    codes, table = np.zeros(1, np.uint8), np.zeros(1, np.float32)
     arrays = models.Arrays(
         np.array([0, 1], np.int32), zero, codes, zero.copy(), codes.copy(), zero.copy(), table, table.copy()
     )

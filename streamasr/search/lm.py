@@ -143,7 +143,7 @@ def read(path: str | os.PathLike[str]) -> LanguageModel:
     return LanguageModel(words, Arrays(**tensors), where)
 
 
-def build(words: Sequence[str], orders: Sequence[Order], bits: int = 16) -> LanguageModel:
+def build(words: Sequence[str], orders: Sequence[Order], bits: int = 8) -> LanguageModel:
     """n-grams by order, each (ids [n, k], log p [n], log back-off [n]; natural) -> model of `bits` bit codes.
 
     Order 1 holds every word. Raises ModelError when an n-gram's beginning is no n-gram itself.
@@ -227,7 +227,7 @@ def _find(keys: list[NDArray[np.int64]], ids: NDArray[np.int32], count: int) -> 
 
 
 def _quantise(values: NDArray[np.float64], bits: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """values [n] -> codes [n], table [2^bits]: lossless where they are few, else means of shares."""
+    """values [n] -> codes [n], table [2^bits]: lossless where they are few."""
     size = 1 << bits
     dtype = np.uint8 if bits == 8 else np.uint16
     distinct, inverse, counts = np.unique(values.astype(np.float32), return_inverse=True, return_counts=True)
@@ -235,10 +235,12 @@ def _quantise(values: NDArray[np.float64], bits: int) -> tuple[NDArray[Any], NDA
     if len(distinct) <= size:
         table[: len(distinct)] = distinct
         return inverse.astype(dtype), table
-    # Shares of the square root of the density: close to the best for squared error (Lloyd 1982 with
-    # a high rate has the cube root), and rare large values still get codes of their own.
-    weight = np.cumsum(np.sqrt(counts * np.gradient(distinct.astype(np.float64))))
-    code = np.minimum((weight / weight[-1] * size).astype(np.int64), size - 1)
+    # Equal steps, so that the frequent n-grams, few but asked for most, are as exact as the many rare
+    # ones. A gap without values counts as one step at most: far outliers cost a code, not all codes.
+    gaps = np.diff(distinct.astype(np.float64), prepend=distinct[0])
+    low, high = np.searchsorted(np.cumsum(counts), np.array([0.0001, 0.9999]) * counts.sum())
+    place = np.cumsum(np.minimum(gaps, (distinct[high] - distinct[low]) / size))
+    code = np.minimum((place / place[-1] * size).astype(np.int64), size - 1)
     sums = np.bincount(code, distinct.astype(np.float64) * counts, size)
     table[:] = sums / np.maximum(np.bincount(code, counts, size), 1)
     return code[inverse].astype(dtype), table
