@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import streamasr
 from streamasr.data.manifest import Utterance
 from streamasr.errors import ManifestError, ModelError
-from streamasr.evaluate import report, runner, wer
+from streamasr.evaluate import calibration, report, runner, wer
 from streamasr.evaluate.report import CorpusReport, Failure
 from streamasr.evaluate.wer import Counts
 
@@ -206,3 +206,24 @@ def test_a_model_that_cannot_be_loaded(utterances: list[Utterance], tmp_path: Pa
 
 def test_no_utterances_need_no_worker(tmp_path: Path) -> None:
     assert list(runner.run([], str(tmp_path / "no model"))) == []
+
+
+def test_calibration() -> None:
+    rng = np.random.default_rng(0)
+    confidences = rng.random(5000)
+    honest = [(float(c), bool(rng.random() < c)) for c in confidences]
+    boastful = [(float(c**0.2), right) for c, right in honest]
+    assert calibration.expected_error(honest) < 0.03  # type: ignore[operator]
+    assert calibration.expected_error(boastful) > 0.2  # type: ignore[operator]
+    assert calibration.expected_error([]) is None
+    assert [count for *_, count in calibration.bins(honest)] == [500] * 10
+
+
+def test_confidences_meet_their_words() -> None:
+    result = runner.Result("a", "the cat sad down", confidences=(0.9, 0.8, 0.3, 0.2), alternatives=("the cat sat",))
+    found = report.summarise([Utterance("a", Path("a"), None, "the cat sat", None)], {"a": result})
+    judged = report.judged(found.score.utterances[0], result)
+    assert judged == [(0.9, True), (0.8, True), (0.3, False), (0.2, False)]
+    assert found.oracle_wer == 0.0
+    corpus = report.corpus_dict(found)
+    assert corpus["oracle_wer"] == 0.0 and 0.0 < corpus["ece"] < 0.5
