@@ -219,7 +219,8 @@ class BeamSearch:
         Raises SnapshotError.
         """
         rows, floats = state.ints[: max(state.count, 0)], state.floats
-        lexicon, side, _, _, language, hot = self._static
+        static: Any = self._static
+        lexicon, side, _, _, language, hot = static
         nodes = len(lexicon[1]) + len(side[1]) if self.lexicon else 2
         bounds = {
             c.NODE: (0, nodes),

@@ -90,7 +90,7 @@ class LanguageModel:
     def unigrams(self) -> NDArray[np.float64]:
         """log p of every word without history [words]."""
         codes = self.arrays.log_prob[: len(self.words)]
-        return self.arrays.log_probs[codes].astype(np.float64)
+        return np.asarray(self.arrays.log_probs[codes], np.float64)
 
     @property
     def unknown_log_prob(self) -> float:
