@@ -158,3 +158,30 @@ if __name__ == "__main__":
     assert process.stderr == b"streamasr: interrupted; what was finished is reported\n"
     assert json.loads(out.read_text())["corpora"]["small"]["utterances"] == 1
     assert b"small" in process.stdout
+
+
+def test_beam(manifest: Path, beam: streamasr.Recognizer, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("so be it\n\nqq\t3.5\n")
+    out = tmp_path / "out.json"
+    arguments = ["evaluate", str(manifest), "--model", str(beam.model.folder), "--json", str(out)]
+    assert main([*arguments, "--hotwords", str(tmp_path / "words.txt"), "--nbest", "5", "--limit", "2"]) in (
+        0,
+        1,
+    )
+    results = json.loads(out.read_text())
+    assert results["search"] == "beam"
+    (corpus,) = results["corpora"].values()
+    assert 0.0 <= corpus["ece"] <= 1.0 and corpus["oracle_wer"] <= corpus["wer"]
+    assert main([*arguments, "--no-lm", "--search", "beam", "--limit", "1"]) in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("so\tmuch\n", "line 1: 'much' is no boost"), ("\n", "no phrase"), ("é\n", "'é'")]
+)
+def test_hotwords_that_cannot_be(
+    manifest: Path, beam: streamasr.Recognizer, tmp_path: Path, content: str, said: str, capsys: Captured
+) -> None:
+    (tmp_path / "words.txt").write_text(content)
+    options = ["--model", str(beam.model.folder), "--hotwords", str(tmp_path / "words.txt")]
+    assert main(["evaluate", str(manifest), *options]) == 2
+    assert said in capsys.readouterr().err

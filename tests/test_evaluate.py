@@ -220,10 +220,12 @@ def test_calibration() -> None:
 
 
 def test_confidences_meet_their_words() -> None:
-    result = runner.Result("a", "the cat sad down", confidences=(0.9, 0.8, 0.3, 0.2), alternatives=("the cat sat",))
+    result = runner.Result(
+        "a", "the cat sad down", confidences=(0.9, 0.8, 0.3, 0.2), alternatives=("the cat sat",)
+    )
     found = report.summarise([Utterance("a", Path("a"), None, "the cat sat", None)], {"a": result})
     judged = report.judged(found.score.utterances[0], result)
     assert judged == [(0.9, True), (0.8, True), (0.3, False), (0.2, False)]
     assert found.oracle_wer == 0.0
-    corpus = report.corpus_dict(found)
+    corpus = report.corpus_dict(found, "beam")
     assert corpus["oracle_wer"] == 0.0 and 0.0 < corpus["ece"] < 0.5

@@ -47,6 +47,9 @@ def run(options: argparse.Namespace) -> int:
         if options.json.is_dir():
             raise ConfigError(f"--json: {options.json} is a folder; name a file")
         make_folder(options.json.absolute().parent, "--json")
+    hotwords = read_hotwords(options.hotwords) if options.hotwords else ()
+    if options.search == "greedy":
+        _no_beam_options(options)
     corpora = [_read(path, options.limit, options.seed) for path in options.manifests]
 
     import streamasr
@@ -55,10 +58,8 @@ def run(options: argparse.Namespace) -> int:
 
     recognizer = streamasr.load(options.model) if options.model else streamasr.load()
     search = options.search or recognizer.default_search
-    for option in ("no_lm", "hotwords", "nbest"):
-        if getattr(options, option) and search == "greedy":
-            raise ConfigError(f"--{option.replace('_', '-')} needs --search beam")
-    hotwords = read_hotwords(options.hotwords) if options.hotwords else ()
+    if search == "greedy":
+        _no_beam_options(options)
     listening = runner.Listening(search, not options.no_lm, hotwords, options.nbest or 0)
     # Whatever is wrong with these is told now, not once a recording.
     recognizer.stream(search=search, hotwords=hotwords, language_model=listening.language_model)
@@ -87,6 +88,12 @@ def run(options: argparse.Namespace) -> int:
         return INTERRUPTED
     complete = all(each.score.utterances and not each.failed for each in reports.values())
     return DONE if complete else SOME_FAILED
+
+
+def _no_beam_options(options: argparse.Namespace) -> None:
+    for option in ("no_lm", "hotwords", "nbest"):
+        if getattr(options, option):
+            raise ConfigError(f"--{option.replace('_', '-')} needs --search beam")
 
 
 def read_hotwords(path: Path) -> tuple[tuple[str, float], ...]:

@@ -88,15 +88,15 @@ def _oracle(references: Mapping[str, str], results: Mapping[str, Result]) -> flo
 def to_dict(corpora: Mapping[str, CorpusReport], model: str, search: str) -> dict[str, Any]:
     """{corpus name: report} -> JSON-able; rates are fractions, None where nothing could be scored."""
     return {
-        "corpora": {name: corpus_dict(report) for name, report in corpora.items()},
+        "corpora": {name: corpus_dict(report, search) for name, report in corpora.items()},
         "model": model,
         "search": search,
         "normaliser": NORMALISER,
     }
 
 
-def corpus_dict(report: CorpusReport) -> dict[str, Any]:
-    """One corpus -> JSON-able, as in `to_dict`."""
+def corpus_dict(report: CorpusReport, search: str) -> dict[str, Any]:
+    """One corpus -> JSON-able, as in `to_dict`. How good confidences are is told of the beam search."""
     words, characters = report.score.words, report.score.characters
     scored = bool(report.score.utterances)
     return {
@@ -109,9 +109,9 @@ def corpus_dict(report: CorpusReport) -> dict[str, Any]:
         "insertions": words.insertions,
         "audio_seconds": report.audio_seconds,
         "rtf": report.rtf,
-        **({} if report.ece is None else {"ece": report.ece}),
-        **({} if report.oracle_wer is None else {"oracle_wer": report.oracle_wer}),
         "failed": [{"id": failure.id, "error": failure.error} for failure in report.failed],
+        **({"ece": report.ece} if search == "beam" else {}),
+        **({} if report.oracle_wer is None else {"oracle_wer": report.oracle_wer}),
     }
 
 

@@ -96,7 +96,7 @@ class BeamSearch:
             ids = np.zeros(len(used.words) + 1, np.int32)
         else:
             ids = np.append(lexicons.language_model_ids(used, model), np.int32(model.unknown))
-        known = np.array([language.unigrams[i] if i >= 0 else language.unknown_log_prob for i in ids])
+        known = np.where(ids >= 0, language.unigrams[ids], language.unknown_log_prob)
         look_ahead = used.look_ahead(known[:-1])
         for array in (ids, look_ahead):
             array.flags.writeable = False

@@ -24,7 +24,7 @@ def text_of_whole(asr: streamasr.Recognizer, samples: np.ndarray[Any, Any]) -> s
     padded = np.concatenate([samples, np.zeros(160 * (frames - 1) + 400 - len(samples), np.float32)])
     features = LogMel(model.features, asr.model.tensors["features.mean"], asr.model.tensors["features.std"])
     encoder = Encoder(model.encoder, model.features.mel_bands, asr.model.tensors)
-    search = GreedySearch(model.vocabulary)
+    search: Any = GreedySearch(model.vocabulary) if asr.default_search == "greedy" else asr._beam(True)
     state = encoder.start()
     log_probs = [encoder.advance(state, features.advance(features.start(), padded)), encoder.finish(state)]
     assert sum(map(len, log_probs)) == frames // k
