@@ -275,7 +275,7 @@ def _config(kind: type[T], found: Any, where: str) -> T:
     types = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
     _check_keys(found, set(types), where)
     for key, value in found.items():
-        expected = {"int": int, "float": float, "str": str}[str(types[key])]
+        expected = {"int": int, "float": float, "str": str, "bool": bool}[str(types[key])]
         if expected is not float:
             _check_type(value, expected, f"{where}.{key}")
         elif type(value) not in (int, float) or not abs(value) < _LARGEST_FLOAT:

@@ -31,8 +31,9 @@ def test_best_text_is_that_of_flashlight(seed: int) -> None:
     decoder = flashlight.LexiconDecoder(options, trie, flashlight.ZeroLM(), space, 0, -1, [], False)
     theirs = decoder.decode(log_probs.ctypes.data, len(log_probs), 4)[0]
     config = BeamConfig(
-        beam=2000, tokens=4, beam_threshold=1e6, token_threshold=1e6, blank_skip=1.0, word_bonus=0.5
-    )
+        beam=2000, tokens=4, beam_threshold=1e6, token_threshold=1e6, blank_skip=1.0, word_bonus=0.5,
+        recombine=False,
+    )  # fmt: skip
     search = BeamSearch(VOCABULARY, config, lexicon.build(lexicon.spell(WORDS, VOCABULARY), 4))
     s = search.start()
     search.advance(s, log_probs)

@@ -124,7 +124,7 @@ class BeamSearch:
             [config.lm_weight, config.word_bonus, config.beam_threshold, config.token_threshold, skip]
             + [self._unknown, gain]
         )
-        self._limits = np.array([config.beam, config.tokens, self.vocabulary.space])
+        self._limits = np.array([config.beam, config.tokens, self.vocabulary.space, config.recombine])
 
     def with_phrases(self, phrases: Iterable[hotwords.Phrase]) -> BeamSearch:
         """The same search with other hotwords; lexicon and model are shared. Raises ConfigError."""

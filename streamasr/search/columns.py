@@ -40,7 +40,7 @@ ENTRIES = 6
 
 # weights (float64) and limits (int64) of a search
 LM_WEIGHT, WORD_BONUS, BEAM_THRESHOLD, TOKEN_THRESHOLD, BLANK_SKIP, UNKNOWN, MOST_GAIN = range(7)
-BEAM, TOKENS, SEPARATOR = range(3)
+BEAM, TOKENS, SEPARATOR, RECOMBINE = range(4)
 
 # Words that are not numbers of the lexicon's.
 NONE = -1  # no word ends

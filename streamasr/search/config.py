@@ -10,21 +10,27 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True)
 class BeamConfig:
-    """How wide to search, and what weighs how much; scores are natural logarithms."""
+    """How wide to search, and what weighs how much; scores are natural logarithms.
 
-    beam: int = 50  # hypotheses
+    Defaults are measured (docs/search.md, Figures).
+    """
+
+    beam: int = 100  # hypotheses
     tokens: int = 20  # per step that may extend a hypothesis
-    token_threshold: float = 10.0  # below the step's best
-    beam_threshold: float = 16.0  # below the best hypothesis
+    token_threshold: float = 8.0  # below the step's best
+    beam_threshold: float = 14.0  # below the best hypothesis
     blank_skip: float = 0.999  # steps whose blank is above this extend nothing; 1: every step may
-    lm_weight: float = 0.6
+    lm_weight: float = 0.8
     word_bonus: float = 0.0
     prior_scale: float = 0.0
+    recombine: bool = True  # hypotheses that differ only in what can no longer matter
 
     def __post_init__(self) -> None:
         limits = {"beam": (1, 100_000), "tokens": (1, 1_000_000), "blank_skip": (0.5, 1.0)}
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.type == "bool" and isinstance(value, bool):
+                continue
             low, high = limits.get(field.name, (0.0, math.inf))
             if field.name == "word_bonus":
                 low = -math.inf
