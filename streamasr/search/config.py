@@ -15,7 +15,7 @@ class BeamConfig:
     Defaults are measured (docs/search.md, Figures).
     """
 
-    beam: int = 100  # hypotheses
+    beam: int = 50  # hypotheses
     tokens: int = 20  # per step that may extend a hypothesis
     token_threshold: float = 8.0  # below the step's best
     beam_threshold: float = 14.0  # below the best hypothesis
