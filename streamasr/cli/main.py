@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import io
 import os
@@ -80,9 +81,19 @@ def _run(given: list[str]) -> int:
         options = parser.parse_args(given)
     except SystemExit as error:  # argparse has printed the help, or what is wrong
         return int(error.code or 0)
-    code: int = options.run(options)
+    with contextlib.nullcontext() if asked == "train" else _one_blas_thread():
+        code: int = options.run(options)
     sys.stdout.flush()
     return code
+
+
+def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
+    """Products of one stream are too small to share out: threads would only wait for each other."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return contextlib.nullcontext()
+    return threadpool_limits(1, "blas")  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":
