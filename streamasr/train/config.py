@@ -24,7 +24,7 @@ else:
 
 @dataclass(frozen=True)
 class DataConfig:
-    train: tuple[str, ...]  # manifests
+    train: tuple[str, ...]  # manifests, or folders in LibriSpeech's layout
     dev: tuple[str, ...]  # manifests; validated after every epoch, each by itself
     noise: tuple[str, ...] = ()  # manifests of recordings without speech to mix in
     lexicon: tuple[str, ...] = ()  # word TAB phones; only for the auxiliary phone loss
