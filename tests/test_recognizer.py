@@ -75,7 +75,16 @@ def test_silence_and_nothing_say_nothing(plain: streamasr.Recognizer) -> None:
     assert plain.stream().finish() == []
     stream = plain.stream()
     assert stream.accept(np.zeros(0, np.int16)) == [] and stream.finish() == []
-    assert plain.transcribe(np.zeros(0, np.float32), 16_000) == streamasr.Transcript("", (), (), 0.0)
+    assert plain.transcribe(np.zeros(1, np.float32), 16_000).text == ""
+    with pytest.raises(streamasr.AudioError, match="samples: holds no samples"):
+        plain.transcribe(np.zeros(0, np.float32), 16_000)
+
+
+def test_a_bad_sample_is_counted_from_the_start_of_the_chunk(plain: streamasr.Recognizer) -> None:
+    samples = np.zeros(200_000, np.float32)
+    samples[180_000] = np.nan  # in the second of the pieces that a long chunk is cut into
+    with pytest.raises(streamasr.AudioError, match="sample 180000 is nan"):
+        plain.stream().accept(samples)
 
 
 def test_transcribe_is_a_stream(asr: streamasr.Recognizer) -> None:

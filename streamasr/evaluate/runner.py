@@ -97,7 +97,7 @@ def transcribe(recognizer: Recognizer, utterance: Utterance) -> Result:
             finals += [event.text for event in events if isinstance(event, Final)]
             count += len(samples)
         if stream is None or count == 0:
-            return Result(utterance.id, error=f"{utterance.audio}: the recording holds no samples")
+            return Result(utterance.id, error=f"{utterance.audio}: holds no samples")
         begin = time.process_time()
         events = stream.finish()
         seconds += time.process_time() - begin
