@@ -71,8 +71,8 @@ def test_commands_of_the_docs(command: list[str], desk: Path, shipped: object) -
     done = subprocess.run(
         [sys.executable, "-m", "streamasr.cli.main", *command[1:]], capture_output=True, text=True
     )
-    if name == "listen" and done.returncode == 2:
-        assert "PortAudio" in done.stderr  # the one clear line of a machine without it
+    if name == "listen" and done.returncode in (1, 2):  # the one clear line of a machine that cannot
+        assert ("PortAudio" if done.returncode == 2 else "no microphone found") in done.stderr
     else:
         assert done.returncode == 0, done.stderr
 
