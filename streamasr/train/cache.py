@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from .. import audio
 from ..data import manifest
 from ..data.recipes import librispeech
-from ..data.text import normalise_for_training
+from ..data.text import NORMALISER, normalise_for_training
 from ..errors import AudioError, ManifestError
 from ..features import FeatureConfig, LogMel
 from ..resample import Resampler
@@ -71,7 +72,7 @@ def _load_manifest(path: Path, folder: Path, config: FeatureConfig) -> list[Cach
         content = repr([(u.id, u.duration, u.text) for u in listed]).encode()
     else:
         listed, content = manifest.read(path), path.read_bytes()
-    settings = json.dumps(asdict(config), sort_keys=True)
+    settings = json.dumps(asdict(config), sort_keys=True) + NORMALISER
     key = hashlib.sha256(content + settings.encode()).hexdigest()[:12]
     frames_file, index_file = (folder / f"{path.stem}-{key}.{kind}" for kind in ("npy", "json"))
     if not index_file.exists():
@@ -91,7 +92,7 @@ def _compute(
     frames_file.parent.mkdir(parents=True, exist_ok=True)
     pieces: list[NDArray[np.float16]] = []
     problems: list[str] = []
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         results = pool.map(_one, [u.audio for u in listed], [config] * len(listed), chunksize=8)
         for utterance, result in zip(listed, tqdm(results, path.stem, len(listed), unit="utt"), strict=True):
             if isinstance(result, str):
