@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import importlib.metadata
 import io
 import os
 import sys
@@ -69,6 +70,8 @@ def _run(given: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="streamasr", description="Streaming speech recognition.")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "exit codes:\n" + textwrap.indent((__doc__ or "").partition("\n\n")[2].rstrip(), "  ")
+    version = importlib.metadata.version("streamasr")
+    parser.add_argument("--version", action="version", version=f"streamasr {version}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     asked = next((argument for argument in given if not argument.startswith("-")), None)
     for name, summary in COMMANDS.items():

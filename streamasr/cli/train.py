@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..train import config
+
+    config.read(options.config, options.overrides)  # what is wrong is said before torch is loaded
     try:
         from ..train.loop import main
     except ModuleNotFoundError as error:
@@ -29,5 +32,4 @@ def run(options: argparse.Namespace) -> int:
             raise
         missing = f"training needs the package {error.name}: pip install torch numba tqdm"
         raise MissingDependency(missing) from error
-
     return main(options.config, options.overrides, options.resume)

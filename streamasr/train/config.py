@@ -224,6 +224,8 @@ def _check(config: Config, source: str) -> None:
     a = config.augment
     if a.gain_low_db > a.gain_high_db or a.noise_snr_low_db > a.noise_snr_high_db:
         raise ConfigError(f"{source}: augment: the low end of gain or noise_snr is above its high end")
+    if not config.name or Path(config.name).name != config.name:
+        raise ConfigError(f"{source}: name must be a plain file name, not {config.name!r}")
     if not 0 <= config.model.phone_layer <= config.model.layers:
         raise ConfigError(f"{source}: model.phone_layer must be 0 to {config.model.layers}")
     if config.model.phone_layer and not config.data.lexicon:
