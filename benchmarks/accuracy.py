@@ -77,7 +77,7 @@ def main() -> int:
         for system in systems:
             run = runner.run(utterances, options.model) if system == "streamasr" else pocketsphinx(utterances)
             measured = report.summarise(utterances, {result.id: result for result in run})
-            corpora[path.stem][system] = report.corpus_dict(measured)
+            corpora[path.stem][system] = report.corpus_dict(measured, "greedy")
             words, (low, high) = measured.score.words, measured.score.interval()
             rows.append(
                 [

@@ -37,7 +37,7 @@ class Recording:
 class Result:
     text: str
     seconds: float  # of sound
-    computing: float  # seconds spent in accept and finish
+    computing: float  # seconds of processor time in accept and finish
 
 
 def samples() -> list[Recording]:
@@ -102,13 +102,13 @@ def play(asr: streamasr.Recognizer, path: Path, display: Display, paced: bool) -
                 display.partial(event.stable, event.volatile, event.time)
 
     for chunk in chunks(sound, rate, paced):
-        begun = time.perf_counter()
+        begun = time.process_time()
         events = stream.accept(chunk)
-        computing += time.perf_counter() - begun
+        computing += time.process_time() - begun
         show(events)
-    begun = time.perf_counter()
+    begun = time.process_time()
     events = stream.finish()
-    computing += time.perf_counter() - begun
+    computing += time.process_time() - begun
     show(events)
     display.end()
     return Result(" ".join(finals), len(sound) / rate, computing)

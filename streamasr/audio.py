@@ -65,16 +65,12 @@ def blocks(path: str | os.PathLike[str], seconds: float) -> Iterator[tuple[Sampl
         raise AudioError(f"{name}: cannot be read: {reason}; check the path") from error
 
 
-def as_samples(array: ArrayLike) -> Samples:
+def as_samples(array: ArrayLike, name: str = "samples", first: int = 0) -> Samples:
     """int16 [N], or float32 or float64 [N] in [-1, 1] -> samples [N] float32; int16 is divided by 32768.
 
-    Raises AudioError for other dtypes and shapes, NaN, infinity, and floats far beyond full scale.
+    Raises AudioError for other dtypes and shapes, NaN, infinity, and floats far beyond full scale. Its
+    message calls the array `name` and its first sample number `first`.
     """
-    return _as_samples(array, "samples", 0)
-
-
-def _as_samples(array: ArrayLike, name: str, first: int) -> Samples:
-    """As above; messages name the recording and count from its first sample."""
     try:
         given = np.asarray(array)
     except (ValueError, TypeError) as error:  # such as lists of unequal lengths
@@ -184,7 +180,7 @@ def _decode_other(file: BinaryIO, name: str, seconds: float) -> Iterator[tuple[S
             except Exception as error:  # as above
                 raise AudioError(f"{name}: damaged, cannot be decoded ({_reason(error)})") from error
             if len(values) or not given:
-                yield _as_samples(_mono(values), name, given), rate
+                yield as_samples(_mono(values), name, given), rate
             if not len(values):
                 return
             given += len(values)

@@ -157,7 +157,7 @@ class Recognizer:
         """Path of a recording, or samples [N] with their `sample_rate` -> Transcript.
 
         The same as a stream that is fed the whole and finished. Raises AudioError when the recording
-        or the array cannot be used or the rate is missing, ConfigError as `stream` does.
+        or the array cannot be used or holds no samples or the rate is missing, ConfigError as `stream` does.
         """
         pieces: Iterator[tuple[ArrayLike, int]]
         if isinstance(source, str | os.PathLike):
@@ -181,6 +181,9 @@ class Recognizer:
                 )
             events += stream.accept(samples)
         assert stream is not None, "audio.blocks yields at least one piece"
+        if stream.time == 0:
+            name = os.fspath(source) if isinstance(source, str | os.PathLike) else "samples"
+            raise AudioError(f"{name}: holds no samples; was it cut off, or the recording never started?")
         events += stream.finish()
         return Transcript.of([event for event in events if isinstance(event, Final)], stream.time)
 

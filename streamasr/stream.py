@@ -186,9 +186,10 @@ class Stream:
         if not isinstance(samples, np.ndarray) or samples.ndim != 1:
             return [audio.as_samples(samples)]
         size = self._settings.sample_rate * _BLOCK_SECONDS
-        pieces = [samples[first : first + size] for first in range(0, max(len(samples), 1), size)]
-        for piece in pieces:
-            audio.as_samples(piece)
+        starts = range(0, max(len(samples), 1), size)
+        pieces = [samples[first : first + size] for first in starts]
+        for first, piece in zip(starts, pieces, strict=True):
+            audio.as_samples(piece, first=first)
         return pieces
 
     def _accept(self, pieces: list[NDArray[Any]]) -> list[Event]:

@@ -74,7 +74,7 @@ def test_standard_input(
     assert "only once" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("bad", ["missing.wav", "text.wav", "empty.wav", "", "missing\0.wav"])
+@pytest.mark.parametrize("bad", ["missing.wav", "text.wav", "empty.wav", "none.wav", "", "missing\0.wav"])
 def test_a_bad_recording_does_not_stop_the_others(
     sound: Path, model: list[str], capsys: Captured, bad: str
 ) -> None:
@@ -93,9 +93,10 @@ def test_a_bad_recording_alone_is_one_line(sound: Path, model: list[str], capsys
     assert written.err.count("\n") == 1
 
 
-def test_a_recording_of_no_samples_says_nothing(sound: Path, model: list[str], capsys: Captured) -> None:
-    assert main(["transcribe", str(sound / "none.wav"), *model]) == 0
-    assert capsys.readouterr().out == ""
+def test_closed_standard_input(model: list[str], capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["transcribe", "-", *model]) == 1
+    assert "standard input: is closed" in capsys.readouterr().err
 
 
 def test_output_folder(sound: Path, model: list[str], capsys: Captured, tmp_path: Path) -> None:

@@ -71,20 +71,20 @@ def test_commands_of_the_docs(command: list[str], desk: Path, shipped: object) -
     done = subprocess.run(
         [sys.executable, "-m", "streamasr.cli.main", *command[1:]], capture_output=True, text=True
     )
-    if name == "listen" and done.returncode == 2:
-        assert "PortAudio" in done.stderr  # the one clear line of a machine without it
+    if name == "listen" and done.returncode in (1, 2):  # the one clear line of a machine that cannot
+        assert ("PortAudio" if done.returncode == 2 else "no microphone found") in done.stderr
     else:
         assert done.returncode == 0, done.stderr
 
 
 def test_commented_tree_is_the_tree() -> None:
     (tree,) = [b for b in blocks(README, "text") if "streamasr/" in b]
-    named = set(re.findall(r"^\s*(\S+)", tree, flags=re.M))
+    named = set(re.findall(r"[\w./]+(?:\.py|/)", tree))
     here = {path.name for path in (ROOT / "streamasr").rglob("*.py") if path.name != "__init__.py"}
     here |= {path.name + "/" for path in (ROOT / "streamasr").iterdir() if path.is_dir()} - {"__pycache__/"}
     assert here - named == set(), "missing in README's tree"
     files = {name for name in named if name.endswith(".py")}
-    assert files - here == set(), "in README's tree only"
+    assert files - here == {"__init__.py"}, "in README's tree only"
 
 
 def test_links_of_the_docs_lead_somewhere() -> None:

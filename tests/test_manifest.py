@@ -129,7 +129,7 @@ entries = st.tuples(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
 @given(st.dictionaries(names, entries))
 def test_what_is_written_is_read(
     tmp_path: Path, listed: dict[str, tuple[float | None, str, str | None]]

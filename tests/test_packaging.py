@@ -34,12 +34,13 @@ FOREIGN = {
     "soundfile": ("audio.py",),
     "sounddevice": ("live/microphone.py",),
     "jiwer": ("evaluate/wer.py",),
-    "torch": ("train/", "cli/train.py"),  # the command only asks whether it is there
+    "torch": ("train/",),
     "torchaudio": ("train/",),
     "numba": ("train/", "search/kernels.py", "search/stepping.py"),
     "llvmlite": ("train/",),
     "matplotlib": ("train/",),
     "tqdm": ("train/",),
+    "threadpoolctl": ("cli/main.py",),
     "tomllib": ("train/",),  # of the standard library from Python 3.11 on
     "tomli": ("train/",),
 }

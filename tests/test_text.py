@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamasr.data.text import NORMALISER, normalise, normalise_for_training
@@ -33,11 +33,13 @@ def test_examples(written: str, normal: str) -> None:
     assert normalise(written) == normal
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text())
 def test_normal_text_stays_as_it_is(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text())
 def test_training_text_is_in_the_alphabet_or_refused(text: str) -> None:
     try:
@@ -48,6 +50,7 @@ def test_training_text_is_in_the_alphabet_or_refused(text: str) -> None:
     assert normal == normalise(text)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.text("abcxyz", min_size=1)))
 def test_spoken_words_pass_through(words: list[str]) -> None:
     assert normalise_for_training(" ".join(words)) == " ".join(words)

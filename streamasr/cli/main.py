@@ -10,7 +10,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import importlib.metadata
 import io
 import os
 import sys
@@ -68,6 +70,8 @@ def _run(given: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="streamasr", description="Streaming speech recognition.")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "exit codes:\n" + textwrap.indent((__doc__ or "").partition("\n\n")[2].rstrip(), "  ")
+    version = importlib.metadata.version("streamasr")
+    parser.add_argument("--version", action="version", version=f"streamasr {version}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     asked = next((argument for argument in given if not argument.startswith("-")), None)
     for name, summary in COMMANDS.items():
@@ -80,9 +84,19 @@ def _run(given: list[str]) -> int:
         options = parser.parse_args(given)
     except SystemExit as error:  # argparse has printed the help, or what is wrong
         return int(error.code or 0)
-    code: int = options.run(options)
+    with contextlib.nullcontext() if asked == "train" else _one_blas_thread():
+        code: int = options.run(options)
     sys.stdout.flush()
     return code
+
+
+def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
+    """Products of one stream are too small to share out: threads would only wait for each other."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return contextlib.nullcontext()
+    return threadpool_limits(1, "blas")  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":

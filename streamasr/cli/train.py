@@ -22,10 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    try:
-        import torch  # noqa: F401  # asked here, so that any other ImportError keeps its traceback
-    except ImportError as error:
-        raise MissingDependency("training needs the package torch: pip install torch torchaudio") from error
-    from ..train.loop import main
+    from ..train import config
 
+    config.read(options.config, options.overrides)  # what is wrong is said before torch is loaded
+    try:
+        from ..train.loop import main
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "numba", "tqdm"):
+            raise
+        missing = f"training needs the package {error.name}: pip install torch numba tqdm"
+        raise MissingDependency(missing) from error
     return main(options.config, options.overrides, options.resume)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError, StreamASRError
+from ..errors import AudioError, ConfigError, StreamASRError
 from .main import DONE, INTERRUPTED, SOME_FAILED, say
 from .output import make_folder, write
 
@@ -97,6 +97,8 @@ def _transcribe(recognizer: Recognizer, file: str, failed: list[str]) -> Transcr
 
     try:
         if file == STDIN:
+            if sys.stdin is None:  # closed by whoever started this process
+                raise AudioError("standard input: is closed; send a recording")
             return recognizer.transcribe(*read_stream(sys.stdin.buffer))
         return recognizer.transcribe(file)
     except StreamASRError as error:

@@ -48,9 +48,10 @@ def summarise(
 
     `unusable` are the lines of the manifest that were no utterances; results with an error join them.
     """
-    heard = {u.id: u.text for u in utterances if u.id in results and results[u.id].error is None}
+    ready = [(utterance, results[utterance.id]) for utterance in utterances if utterance.id in results]
+    heard = {utterance.id: utterance.text for utterance, result in ready if result.error is None}
     done = [results[name] for name in heard]
-    failed = [Failure(result.id, result.error) for result in results.values() if result.error is not None]
+    failed = [Failure(result.id, result.error) for _, result in ready if result.error is not None]
     scored = score(heard, {result.id: result.text for result in done})
     words = [pair for utterance in scored.utterances for pair in judged(utterance, results[utterance.id])]
     return CorpusReport(

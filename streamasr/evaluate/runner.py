@@ -121,7 +121,7 @@ def transcribe(recognizer: Recognizer, utterance: Utterance, listening: Listenin
             finals += [event for event in events if isinstance(event, Final)]
             count += len(samples)
         if stream is None or count == 0:
-            return Result(utterance.id, error=f"{utterance.audio}: the recording holds no samples")
+            return Result(utterance.id, error=f"{utterance.audio}: holds no samples")
         if listening.nbest:
             before = " ".join(final.text for final in finals)
             alternatives = tuple(f"{before} {text}".strip() for text, _ in stream.nbest(listening.nbest))

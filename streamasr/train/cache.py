@@ -1,8 +1,9 @@
-"""manifests -> log-mel frames of every utterance, computed once and kept on disk as float16.
+"""corpora -> log-mel frames of every utterance, computed once and kept on disk as float16.
 
-One pair of files for each manifest: `<stem>-<key>.npy` (frames of all utterances end to end [T, 80],
-not normalised) and `<stem>-<key>.json` (first frame and text of each). The key is a hash of the
-manifest's text and of the feature settings, so a changed manifest is cached anew.
+A corpus is a manifest, or a folder in LibriSpeech's layout. One pair of files for each:
+`<stem>-<key>.npy` (frames of all utterances end to end [T, 80], not normalised) and `<stem>-<key>.json`
+(first frame and text of each). The key is a hash of the manifest's text (of the folder's utterances) and
+of the feature settings, so a changed corpus is cached anew.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,8 @@ from tqdm import tqdm
 
 from .. import audio
 from ..data import manifest
-from ..data.text import normalise_for_training
+from ..data.recipes import librispeech
+from ..data.text import NORMALISER, normalise_for_training
 from ..errors import AudioError, ManifestError
 from ..features import FeatureConfig, LogMel
 from ..resample import Resampler
@@ -64,9 +67,13 @@ def load(paths: Iterable[Path], folder: Path, config: FeatureConfig) -> list[Cac
 
 
 def _load_manifest(path: Path, folder: Path, config: FeatureConfig) -> list[CachedUtterance]:
-    listed = manifest.read(path)
-    settings = json.dumps(asdict(config), sort_keys=True)
-    key = hashlib.sha256(path.read_bytes() + settings.encode()).hexdigest()[:12]
+    if path.is_dir():
+        listed = librispeech.read(path)
+        content = repr([(u.id, u.duration, u.text) for u in listed]).encode()
+    else:
+        listed, content = manifest.read(path), path.read_bytes()
+    settings = json.dumps(asdict(config), sort_keys=True) + NORMALISER
+    key = hashlib.sha256(content + settings.encode()).hexdigest()[:12]
     frames_file, index_file = (folder / f"{path.stem}-{key}.{kind}" for kind in ("npy", "json"))
     if not index_file.exists():
         _compute(path, listed, config, frames_file, index_file)
@@ -85,7 +92,7 @@ def _compute(
     frames_file.parent.mkdir(parents=True, exist_ok=True)
     pieces: list[NDArray[np.float16]] = []
     problems: list[str] = []
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         results = pool.map(_one, [u.audio for u in listed], [config] * len(listed), chunksize=8)
         for utterance, result in zip(listed, tqdm(results, path.stem, len(listed), unit="utt"), strict=True):
             if isinstance(result, str):

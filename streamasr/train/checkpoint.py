@@ -7,7 +7,6 @@ A checkpoint is not a model: it holds optimiser and position in the data too, an
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ def read(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such checkpoint; start without --resume") from error
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # torch's unpickler meets damage with KeyError, IndexError and many more
         reason = type(error).__name__
         raise ModelError(f"{path}: damaged checkpoint ({reason}); delete it to start anew") from error
     if not isinstance(content, dict) or content.get("version") != VERSION:

@@ -24,7 +24,7 @@ else:
 
 @dataclass(frozen=True)
 class DataConfig:
-    train: tuple[str, ...]  # manifests
+    train: tuple[str, ...]  # manifests, or folders in LibriSpeech's layout
     dev: tuple[str, ...]  # manifests; validated after every epoch, each by itself
     noise: tuple[str, ...] = ()  # manifests of recordings without speech to mix in
     lexicon: tuple[str, ...] = ()  # word TAB phones; only for the auxiliary phone loss
@@ -197,7 +197,10 @@ _POSITIVE = (
     "model.channels", "model.hidden", "model.layers", "optimiser.learning_rate", "optimiser.clip_norm",
     "train.epochs", "train.save_minutes",
 )  # fmt: skip
-_SHARES = ("model.dropout", "train.carry_probability", "augment.noise_probability", "train.average_decay")
+_SHARES = (
+    "model.dropout", "augment.tempo", "augment.warp", "augment.noise_probability", "train.carry_probability",
+    "train.average_decay",
+)  # fmt: skip
 
 
 def _check(config: Config, source: str) -> None:
@@ -216,8 +219,13 @@ def _check(config: Config, source: str) -> None:
             raise ConfigError(f"{source}: {key} must be at least 0 and below 1, not {value(key)}")
     for section in ("model", "augment", "optimiser", "train"):
         for name, number in asdict(getattr(config, section)).items():
-            if isinstance(number, float | int) and number < 0 and name != "gain_low_db":
+            if isinstance(number, float | int) and number < 0 and not name.endswith("_db"):
                 raise ConfigError(f"{source}: {section}.{name} must not be negative, not {number}")
+    a = config.augment
+    if a.gain_low_db > a.gain_high_db or a.noise_snr_low_db > a.noise_snr_high_db:
+        raise ConfigError(f"{source}: augment: the low end of gain or noise_snr is above its high end")
+    if not config.name or Path(config.name).name != config.name:
+        raise ConfigError(f"{source}: name must be a plain file name, not {config.name!r}")
     if not 0 <= config.model.phone_layer <= config.model.layers:
         raise ConfigError(f"{source}: model.phone_layer must be 0 to {config.model.layers}")
     if config.model.phone_layer and not config.data.lexicon:

@@ -128,6 +128,14 @@ def ctc_loss(logits: Tensor, targets: list[np.ndarray], steps: Tensor) -> Tensor
         return _CTC.apply(logits, targets, steps.numpy())  # type: ignore[no-any-return, no-untyped-call]
     flat = torch.from_numpy(np.concatenate([*targets, np.zeros(0, np.int64)]))
     lengths = torch.tensor([len(t) for t in targets])
-    return torch.nn.functional.ctc_loss(
-        logits.float().log_softmax(-1), flat.to(logits.device), steps, lengths, reduction="none"
+    # zero_infinity: torch gives NaN gradients for an utterance that does not fit, even where it is masked.
+    losses = torch.nn.functional.ctc_loss(
+        logits.float().log_softmax(-1),
+        flat.to(logits.device),
+        steps,
+        lengths,
+        reduction="none",
+        zero_infinity=True,
     )
+    repeats = torch.tensor([int((t[1:] == t[:-1]).sum()) for t in targets])
+    return torch.where((lengths + repeats <= steps).to(logits.device), losses, torch.inf)

@@ -25,12 +25,11 @@ _LEFT_OUT = ("phone_output.",)
 
 def tensors(
     weights: dict[str, Tensor], statistics: tuple[NDArray[np.float32], NDArray[np.float32]]
-) -> dict[str, NDArray[Any]]:
-    """State dict of AcousticModel -> float16 tensors by their names in the model file."""
+) -> dict[str, NDArray[np.float32]]:
+    """State dict of AcousticModel -> tensors by their names in the model file."""
     kept = {n: w.detach().cpu().float().numpy() for n, w in weights.items() if not n.startswith(_LEFT_OUT)}
-    stored: dict[str, NDArray[Any]] = {name: array.astype(np.float16) for name, array in kept.items()}
-    stored["features.mean"], stored["features.std"] = statistics
-    return stored
+    kept["features.mean"], kept["features.std"] = statistics
+    return kept
 
 
 def write(
@@ -57,7 +56,7 @@ def write(
         vocabulary=vocabulary,
         training=training,
     )
-    modelfile.write(path, description, tensors(weights, statistics))
+    modelfile.write(path, description, tensors(weights, statistics), float16=True)
 
 
 def from_checkpoint(path: Path, folder: Path, name: str) -> None:

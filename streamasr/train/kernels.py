@@ -12,7 +12,8 @@ Notation, per row and step: a = W_x x (or its normalised form), u = W_h h_{t-1},
 order i f g o; z-hat = the normalised pre-activation; ch = the normalised cell.
 """
 
-# mypy: disallow-untyped-defs=False, disallow-untyped-calls=False, disallow-untyped-decorators=False
+# Numba compiles these functions for the types they are called with; annotations would say nothing.
+# mypy: ignore-errors
 
 from __future__ import annotations
 
@@ -121,13 +122,13 @@ def constants(units: int, gates: int, dtype):
     return np.array([0.0, 0.5, 1.0, EPS, 1.0 / gates, 1.0 / units], dtype)
 
 
-_JIT = {"nogil": True, "fastmath": True, "cache": True, "error_model": "numpy"}
+JIT = {"nogil": True, "fastmath": True, "cache": True, "error_model": "numpy"}
 
 
 def lstm_forward(mode: int):
-    """Kernel of one forward step for norm `mode`; see `lnlstm.LSTMSequence` for the arrays' shapes."""
+    """Kernel of one forward step for norm `mode`; see `lnlstm.Recurrence` for the arrays' shapes."""
 
-    @njit(**_JIT)
+    @njit(**JIT)
     def forward(A, U, Z, C, H, S, gain, bias, cell_gain, cell_bias, lengths, K, work, t, first, last):
         units = C.shape[2]
         gates = 4 * units
@@ -202,8 +203,10 @@ def lstm_forward(mode: int):
 def lstm_backward(mode: int):
     """Kernel of one backward step; writes the gradient of a over A and (separate) of u over Z."""
 
-    @njit(**_JIT)
-    def backward(A, Z, C, S, dout, R, P, dC, gain, bias, cell_gain, cell_bias, lengths, K, G, Gc, work, t, first, last):
+    @njit(**JIT)
+    def backward(
+        A, Z, C, S, dout, R, P, dC, gain, bias, cell_gain, cell_bias, lengths, K, G, Gc, work, t, first, last
+    ):
         units = C.shape[2]
         gates = 4 * units
         zero, half, one, per_gate, per_unit = K[0], K[1], K[2], K[4], K[5]
@@ -295,7 +298,3 @@ def lstm_backward(mode: int):
                 store(zh, j, rstd * (d[j] - total - load(zh[j]) * dot))
 
     return backward
-
-
-FORWARD = {mode: lstm_forward(mode) for mode in (NONE, JOINT, SEPARATE)}
-BACKWARD = {mode: lstm_backward(mode) for mode in (NONE, JOINT, SEPARATE)}

@@ -20,11 +20,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..errors import ConfigError
-from . import kernels
+from . import gru, kernels
 
 MODES = {"none": kernels.NONE, "joint": kernels.JOINT, "separate": kernels.SEPARATE}
+_MAKERS = {
+    "lstm": (kernels.lstm_forward, kernels.lstm_backward),
+    "gru": (gru.gru_forward, gru.gru_backward),
+    "rnn": (gru.rnn_forward, gru.rnn_backward),
+}
+# (cell, mode) -> (forward, backward); compiled when first called.
+KERNELS = {(cell, mode): (f(mode), b(mode)) for cell, (f, b) in _MAKERS.items() for mode in MODES.values()}
 
 
 @lru_cache(maxsize=4)
@@ -77,37 +85,39 @@ def _product(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
     """
     if weight.dtype == torch.bfloat16 and _packs():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-        linear = torch.ops.mkldnn._linear_pointwise
-        return lambda x: linear(x, packed, None, "none", [], "")  # type: ignore[no-any-return]
+        linear = torch.ops.mkldnn._linear_pointwise.default
+        return lambda x: linear(x, packed, None, "none", [], "")
     transposed = weight.t()
     return lambda x: torch.mm(x, transposed)
 
 
-class LSTMSequence(torch.autograd.Function):
+class Recurrence(torch.autograd.Function):
     """The recurrence of one layer over all steps, on the CPU.
 
-    A [T, B, 4H] = W_x x for all steps (normalised and scaled already if separate); A is overwritten.
-    Returns output [T, B, H] in A's type, h_n [B, H], c_n [B, H]. Rows past their length repeat their last
-    state; the caller masks them, so their gradient is taken to be zero.
+    A [T, B, G H] = W_x x for all steps (normalised and scaled already if separate); A is overwritten.
+    Returns output [T, B, H] in A's type, h_n [B, H], c_n [B, H] (h_n again for gru and rnn). Rows past
+    their length repeat their last state; the caller masks them, so their gradient is taken to be zero.
     """
 
     @staticmethod
-    def forward(ctx: Any, A: Tensor, weight: Tensor, h0: Tensor, c0: Tensor, gain: Tensor, bias: Tensor,
-                cell_gain: Tensor, cell_bias: Tensor, lengths: Tensor, mode: int) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    def forward(
+        ctx: Any, A: Tensor, weight: Tensor, h0: Tensor, c0: Tensor, gain: Tensor, bias: Tensor,
+        cell_gain: Tensor, cell_bias: Tensor, lengths: Tensor, cell: str, mode: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         steps, batch, gates = A.shape
-        units = gates // 4
+        units = weight.shape[1]
         wide = torch.float64 if A.dtype == torch.float64 else torch.float32
         H = torch.empty(steps + 1, batch, units, dtype=A.dtype)
         C = torch.empty(steps + 1, batch, units, dtype=wide)
-        H[0], C[0] = h0, c0
-        Z = torch.empty_like(A) if mode == kernels.SEPARATE else A.new_empty(1, 1, 1)
+        H[0], C[0] = h0, c0 if cell == "lstm" else h0
+        Z = torch.empty_like(A) if mode == kernels.SEPARATE or cell == "gru" else A.new_empty(1, 1, 1)
         S = torch.empty(steps, batch, 3, dtype=wide)
         weight = weight.to(A.dtype)
         norms = [p.detach().to(wide) for p in (gain, bias, cell_gain, cell_bias)]
         arrays = [_array(x) for x in (A, Z, C, H, S, *norms, lengths)]
         a, z, c, h, s, *rest = arrays
         constants = kernels.constants(units, gates, c.dtype)
-        step = kernels.FORWARD[mode]
+        step = KERNELS[cell, mode][0]
 
         def work(first: int, last: int) -> None:
             with torch.no_grad():  # grad mode is per thread
@@ -119,29 +129,33 @@ class LSTMSequence(torch.autograd.Function):
 
         run_split(work, halves(batch))
         ctx.save_for_backward(A, Z, C, H, S, weight, lengths, *norms)
-        ctx.mode = mode
-        return H[1:], H[steps].clone(), C[steps].clone()
+        ctx.cell, ctx.mode, ctx.spent = cell, mode, False
+        return H[1:], (H if cell == "lstm" else C)[steps].clone(), C[steps].clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, dout: Tensor, dh_n: Tensor, dc_n: Tensor) -> Any:
+        if ctx.spent:
+            raise RuntimeError("the backward pass overwrote what it had saved: run the forward pass again")
+        ctx.spent = True
         A, Z, C, H, S, weight, lengths, *norms = ctx.saved_tensors
-        mode = ctx.mode
+        cell, mode = ctx.cell, ctx.mode
         steps, batch, gates = A.shape
-        units = gates // 4
+        units = weight.shape[1]
         wide = C.dtype
         dout = dout.to(A.dtype).contiguous()
         R = dh_n.to(A.dtype).contiguous()  # gradient of h after a row's last step
-        dC = dc_n.to(wide).clone()
+        dC = dc_n.to(wide).clone() if cell == "lstm" else torch.zeros(batch, units, dtype=wide)
         ranges = halves(batch)
         G = torch.zeros(len(ranges), 2, gates, dtype=wide)
         Gc = torch.zeros(len(ranges), 2, units, dtype=wide)
         dh0 = torch.zeros(batch, units, dtype=A.dtype)
-        dU = Z if mode == kernels.SEPARATE else A
+        dU = Z if mode == kernels.SEPARATE or cell == "gru" else A
         a, z, c, s, d, r, dc, g, gc = (_array(x) for x in (A, Z, C, S, dout, R, dC, G, Gc))
         transposed = weight.t().contiguous()
         rest = [_array(x) for x in (*norms, lengths)]
         constants = kernels.constants(units, gates, c.dtype)
-        step = kernels.BACKWARD[mode]
+        step = KERNELS[cell, mode][1]
 
         def work(first: int, last: int) -> None:
             with torch.no_grad():
@@ -158,8 +172,11 @@ class LSTMSequence(torch.autograd.Function):
         run_split(work, ranges)
         dW = torch.mm(dU.reshape(-1, gates).t(), H[:steps].reshape(-1, units))
         dh0 = torch.where((lengths <= 0)[:, None], R, dh0)
+        dc0: Tensor | None = dC
+        if cell != "lstm":  # there dC is the gradient of h that passed the products by
+            dh0, dc0 = dh0 + dC, None
         G, Gc = G.sum(0), Gc.sum(0)
-        return A, dW.to(weight.dtype), dh0, dC, G[0], G[1], Gc[0], Gc[1], None, None
+        return A, dW.to(weight.dtype), dh0, dc0, G[0], G[1], Gc[0], Gc[1], None, None, None
 
 
 def reference_step(
@@ -167,7 +184,7 @@ def reference_step(
 ) -> tuple[Tensor, Tensor]:
     """One step of any cell in plain torch: a = W_x x [B, G H], h, c [B, H] -> h', c' (docs/lnlstm.md).
 
-    The readable form: the oracle of the kernels, and the path for other devices and cells. With
+    The readable form: the oracle of the kernels, and the path for other devices. With
     `norm="separate"` a is normalised and scaled already.
     """
     u = h @ p["weight_h"].t()
@@ -175,7 +192,8 @@ def reference_step(
     def ln(x: Tensor) -> Tensor:
         return nn.functional.layer_norm(x, x.shape[-1:], eps=kernels.EPS)
 
-    gain, bias = p.get("gain"), p["bias"]
+    bias = p["bias"]
+    gain = bias if norm == "none" else p["gain"]  # not used if none
     if cell == "gru":
         units = h.shape[-1]
         if norm == "joint":
@@ -254,25 +272,23 @@ class RecurrentLayer(nn.Module):
             wide = torch.promote_types(dtype, torch.float32)
             A = nn.functional.layer_norm(A.to(wide), A.shape[-1:], eps=kernels.EPS) * self.gain_x.to(wide)
             A = A.to(dtype)
-        if self.cell == "lstm" and x.device.type == "cpu":
-            y, state = self._kernel(A, state, lengths)
-        else:
-            y, state = self._loop(A, state, lengths)
-        return y, state
+        return (self._kernel if x.device.type == "cpu" else self._loop)(A, state, lengths)
 
     def _kernel(
         self, A: Tensor, state: tuple[Tensor, Tensor], lengths: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        if lengths is None:
-            lengths = torch.full((A.shape[1],), A.shape[0], dtype=torch.int64)
+        steps, batch, _ = A.shape
+        # Within the steps there are: the last that counts is where the gradient of h_n comes in.
+        lengths = torch.full((batch,), steps) if lengths is None else lengths.clamp(0, steps)
         empty = self.bias.new_empty(0)
-        gain, cell_gain, cell_bias = (
-            (self.gain, self.cell_gain, self.cell_bias) if self.norm != "none" else (empty, empty, empty)
+        gain = empty if self.norm == "none" else self.gain
+        cell_norm = self.norm != "none" and self.cell == "lstm"
+        cell_gain, cell_bias = (self.cell_gain, self.cell_bias) if cell_norm else (empty, empty)
+        weights = (gain, self.bias, cell_gain, cell_bias)
+        y, h, c = Recurrence.apply(  # type: ignore[no-untyped-call]
+            A, self.weight_h, *state, *weights, lengths, self.cell, MODES[self.norm]
         )
-        y, h, c = LSTMSequence.apply(
-            A, self.weight_h, *state, gain, self.bias, cell_gain, cell_bias, lengths, MODES[self.norm]
-        )
-        return y, (h, c)
+        return y, (h, c if self.cell == "lstm" else state[1])
 
     def _loop(
         self, A: Tensor, state: tuple[Tensor, Tensor], lengths: Tensor | None
@@ -320,10 +336,10 @@ class LayerNormLSTM(nn.Module):
         self.batch_first, self.bidirectional, self.num_layers = batch_first, bidirectional, num_layers
         self.directions = 2 if bidirectional else 1
         self.dropout = nn.Dropout(dropout)
+        widths = [input_size] + [self.directions * hidden_size] * (num_layers - 1)
         self.layers = nn.ModuleList(
-            RecurrentLayer(input_size if i < self.directions else self.directions * hidden_size, hidden_size, cell, norm)
-            for i in range(num_layers * self.directions)
-        )  # fmt: skip
+            RecurrentLayer(width, hidden_size, cell, norm) for width in widths for _ in range(self.directions)
+        )
 
     def forward(
         self, input: Tensor, state: tuple[Tensor, Tensor] | None = None, lengths: Tensor | None = None

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import ConfigError, ModelError
-from ..evaluate import wer
 from ..features import FeatureConfig
 from ..vocabulary import Vocabulary
 from . import cache, checkpoint, config, curves
@@ -33,6 +34,7 @@ from .batches import Batch, Batches, statistics
 from .ctc import ctc_loss
 from .model import AcousticModel, State
 from .phones import PhoneLexicon
+from .validation import error_rates
 
 CHARACTERS = Vocabulary(("<blank>", " ", *"abcdefghijklmnopqrstuvwxyz", "'"))
 
@@ -82,6 +84,7 @@ class Trainer:
         self.scale = 1.0  # of the learning rate, lowered by the plateau schedule
         self.best = {"epoch": -1, "cer": math.inf}
         self.carried: State | None = None
+        self.interrupted = False  # by Ctrl-C: heeded between updates, so that what is saved is whole
         self.log: list[dict[str, Any]] = []
         self._say(
             f"{self.batches.seconds / 3600:.1f} h of speech, {len(self.batches.utterances)} utterances "
@@ -132,13 +135,20 @@ class Trainer:
             self.average = {k: v.to(self.device) for k, v in content["average"].items()}
             self.optimiser.load_state_dict(content["optimiser"])
             position = content["position"]
-            self.carried, self.log = content["carried"], json.loads(content["log"])
+            carried = content["carried"]
+            self.carried = carried and [(h.to(self.device), c.to(self.device)) for h, c in carried]
+            self.log = json.loads(content["log"])
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ModelError(f"{path}: does not fit this configuration: {reason}") from error
         self.updates, self.epoch, self.batch = position["updates"], position["epoch"], position["batch"]
         self.scale, self.heard, self.elapsed = position["scale"], position["heard"], position["elapsed"]
         self.best = {"epoch": position["best_epoch"], "cer": position["best_cer"]}
+        for key, (then, now) in _changes(json.loads(content["config"]), asdict(self.config)).items():
+            self._say(f"note: {key} was {then}, is {now} from here on")
+        if self.rank == 0:  # what was logged after the checkpoint will be logged again
+            lines = "".join(json.dumps(entry) + "\n" for entry in self.log)
+            (self.folder / "log.jsonl").write_text(lines)
 
     def save(self) -> None:
         if self.rank == 0:
@@ -235,6 +245,8 @@ class Trainer:
                     rate = self.learning_rate(total)
                     values = self.update(batch, rate)
                     self.batch = number + 1
+                    if self.interrupted:
+                        raise KeyboardInterrupt
                     losses.append(values["loss"])
                     self.heard += batch.seconds * self.world
                     self.elapsed = before[1] + time.monotonic() - started
@@ -278,37 +290,15 @@ class Trainer:
             if self.rank == 0:
                 checkpoint.write(self.folder / "best.pt", {**self.exportable(), "cer": cer})
         stalled = self.epoch - self.best["epoch"]
-        if self.config.optimiser.schedule == "plateau" and stalled >= 2:
+        if scores and self.config.optimiser.schedule == "plateau" and stalled >= 2:
             self.scale *= 0.5
         if self.rank == 0:
             curves.draw(self.log, self.folder / "curves.png")
         return bool(scores) and 0 < self.config.train.patience <= stalled
 
-    @torch.no_grad()
     def validate(self) -> dict[str, dict[str, float]]:
         """Greedy CER and WER of the averaged weights on each validation manifest."""
-        weights = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self._use(self.average)
-        self.model.eval()
-        scores = {}
-        for name, batches in self.dev.items():
-            references, hypotheses = {}, {}
-            for numbers in batches.plan(0, 0):
-                batch = batches.make(numbers, (0,))
-                out = self.model(batch.frames.to(self.device), batch.lengths)
-                for row, utterance in enumerate(batch.utterances):
-                    best = out.logits[: out.steps[row], row].argmax(-1).unique_consecutive()
-                    references[utterance.id] = utterance.text
-                    hypotheses[utterance.id] = self.vocabulary.decode(best[best > 0].tolist())
-            score = wer.score(references, hypotheses)
-            scores[name] = {"cer": score.characters.rate, "wer": score.words.rate}
-        self._use(weights)
-        return scores
-
-    def _use(self, weights: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, p in self.model.named_parameters():
-                p.copy_(weights[name])
+        return error_rates(self.model, self.average, self.dev, self.vocabulary, self.device)
 
     def _record(self, entry: dict[str, Any]) -> None:
         self.log.append(entry)
@@ -325,10 +315,23 @@ def _processes() -> tuple[int, int]:
     """(rank, number of processes), as `torchrun` set them up."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        # The others wait while the first computes the feature cache.
+        dist.init_process_group(backend, timeout=timedelta(hours=12))
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     return (dist.get_rank(), world) if world > 1 else (0, 1)
+
+
+def _changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Keys, dotted, at which two configurations differ, with both values."""
+    changed: dict[str, tuple[Any, Any]] = {}
+    for key in now:
+        if isinstance(now[key], dict):
+            changed |= _changes(then.get(key, {}), now[key], f"{prefix}{key}.")
+        elif then.get(key) != json.loads(json.dumps(now[key])):  # JSON has lists for tuples
+            changed[prefix + key] = (then.get(key), now[key])
+    return changed
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -363,12 +366,15 @@ def main(path: Path, overrides: list[str], resume: bool) -> int:
         (folder / "config.json").write_text(json.dumps(asdict(settings), indent=1))
     # Time loops run on threads that take the GIL back several times a step; CPython's 5 ms would be felt.
     sys.setswitchinterval(1e-4)
+    handler = signal.signal(signal.SIGINT, lambda *_: setattr(trainer, "interrupted", True))
     try:
         trainer.run()
     except KeyboardInterrupt:
         trainer.save()
         trainer._say(f"interrupted; saved to {last}, go on with --resume")
         return 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
     if trainer.rank == 0 and not settings.model.bidirectional:
         from . import export
 

@@ -96,7 +96,7 @@ def _flac_seconds(path: Path) -> float:
             head = file.read(26)
     except OSError as error:
         raise ManifestError(f"no audio file {path}: {error.strerror or error}") from error
-    # 4 bytes mark, 4 block header, 10 block and frame sizes, then 20 bits rate, 3 channels, 5 depth, 36 samples
+    # Bytes: 4 mark, 4 block header, 10 sizes; then bits: 20 rate, 3 channels, 5 depth, 36 samples.
     if len(head) < 26 or head[:4] != b"fLaC" or head[4] & 0x7F:
         raise ManifestError(f"{path} is not a FLAC file; unpack the archive again")
     fields = int.from_bytes(head[18:26], "big")

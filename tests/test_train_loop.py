@@ -1,0 +1,460 @@
+"""The training loop on a made-up language: every letter is a tone, words are letters one after the other."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+import wave
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import streamasr
+from streamasr.errors import ConfigError, ModelError
+from streamasr.train import checkpoint, config, loop
+from streamasr.train.model import AcousticModel
+
+CONFIG = """
+[data]
+train = ["tones-train.jsonl"]
+dev = ["tones-dev.jsonl"]
+lexicon = ["lexicon.txt"]
+cache = "cache"
+batch_seconds = 15.0
+[model]
+channels = 4
+hidden = 16
+layers = 2
+flush_steps = 4
+phone_layer = 1
+[optimiser]
+learning_rate = 1e-2
+warmup_updates = 4
+[train]
+epochs = 2
+"""
+# Nothing random but the order: what a tiny model can learn in seconds.
+CLEAN = [
+    "augment.tempo=0.0", "augment.warp=0.0", "augment.gain_low_db=0.0", "augment.gain_high_db=0.0",
+    "augment.tilt_db=0.0", "augment.band_masks=0", "augment.time_masks_per_second=0.0", "model.dropout=0.0",
+]  # fmt: skip
+
+
+def tone_word(text: str) -> np.ndarray[Any, Any]:
+    """0.12 s of tone for each letter, 0.12 s of silence for a space, 20 ms of silence between."""
+    pieces = [np.zeros(800)]
+    for letter in text:
+        hertz = 300.0 * 1.4 ** "abcd".find(letter)
+        level = 0.0 if letter == " " else 0.3
+        pieces += [level * np.sin(2 * np.pi * hertz * np.arange(1920) / 16000), np.zeros(320)]
+    return np.concatenate(pieces)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with tiny.toml, manifests, 44 utterances of half a second to two, a lexicon."""
+    folder = tmp_path_factory.mktemp("tones")
+    random = np.random.default_rng(0)
+    for part, count in (("train", 40), ("dev", 4)):
+        lines = []
+        for i in range(count):
+            words = ["".join(random.choice(list("abcd"), random.integers(1, 4))) for _ in range(1 + i % 3)]
+            name = f"{part}{i}"
+            with wave.open(str(folder / f"{name}.wav"), "wb") as file:
+                file.setnchannels(1)
+                file.setsampwidth(2)
+                file.setframerate(16_000)
+                file.writeframes((tone_word(" ".join(words)) * 32767).astype("<i2").tobytes())
+            lines.append(json.dumps({"id": name, "audio": f"{name}.wav", "text": " ".join(words)}) + "\n")
+        (folder / f"tones-{part}.jsonl").write_text("".join(lines))
+    texts = [json.loads(line)["text"] for line in (folder / "tones-train.jsonl").read_text().splitlines()]
+    words_once = sorted({word for text in texts for word in text.split()})[1:]  # one word is unknown
+    (folder / "lexicon.txt").write_text("".join(f"{w}\t{' '.join(w.upper())}1\n" for w in words_once))
+    (folder / "tiny.toml").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def settings() -> Iterator[None]:
+    """One thread, and what training changes in the interpreter put back."""
+    threads, interval = torch.get_num_threads(), sys.getswitchinterval()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    sys.setswitchinterval(interval)
+
+
+@pytest.fixture
+def train(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """train("--set ...", resume=False) -> folder of the run."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*overrides: str, resume: bool = False) -> Path:
+        assert loop.main(corpus / "tiny.toml", list(overrides), resume) == 0
+        return tmp_path / "runs" / "tiny"
+
+    return call
+
+
+@pytest.fixture
+def trainer(corpus: Path, tmp_path: Path) -> loop.Trainer:
+    return loop.Trainer(config.read(corpus / "tiny.toml"), corpus, tmp_path)
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def command(corpus: Path, *overrides: str) -> list[str]:
+    program = "import sys; from pathlib import Path; from streamasr.train.loop import main; "
+    program += "sys.exit(main(Path(sys.argv[1]), sys.argv[2:], False))"
+    return [sys.executable, "-c", program, str(corpus / "tiny.toml"), *overrides]
+
+
+def environment() -> dict[str, str]:
+    package = str(Path(streamasr.__file__).parents[1])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": package}
+
+
+def assert_same(a: Any, b: Any, where: str = "checkpoint") -> None:
+    """To the bit, through lists and dictionaries; times of day excepted."""
+    assert type(a) is type(b), where
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            if key not in ("elapsed", "log", "hours_of_training"):
+                assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}.{i}")
+    else:
+        assert a == b or a != a, where
+
+
+# -- whole runs --------------------------------------------------------------------------------------
+
+
+def test_the_loss_falls_and_a_model_comes_out(train: Any) -> None:
+    learning = (
+        "model.hidden=32",
+        "model.layers=1",
+        "optimiser.learning_rate=3e-3",
+        "optimiser.schedule=constant",
+    )
+    folder = train(*CLEAN, *learning, "train.epochs=14", "data.batch_seconds=3.0", "train.average_decay=0.9")
+    losses = [entry["train_loss"] for entry in log_of(folder) if "dev" in entry]
+    assert len(losses) == 14
+    # Silence and the frequencies of the letters alone give 1.9 nats a letter: tones have been heard.
+    assert losses[-1] < 1.0, losses
+    entries = [entry for entry in log_of(folder) if "gradient_norm" in entry]
+    assert entries and all(math.isfinite(e["loss"]) and "phone_loss" in e for e in entries)
+    assert json.loads((folder / "config.json").read_text())["train"]["epochs"] == 14
+    recognizer = streamasr.load(folder / "model")
+    assert recognizer is not None
+    pytest.importorskip("matplotlib")
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_killed_and_resumed_is_as_if_nothing_had_happened(corpus: Path, tmp_path: Path, train: Any) -> None:
+    overrides = (
+        "train.epochs=6",
+        "train.save_minutes=1e-6",
+        "train.carry_probability=0.5",
+        "data.batch_seconds=3.0",
+    )
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    process = subprocess.Popen(
+        command(corpus, *overrides),
+        cwd=killed,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    last = killed / "runs" / "tiny" / "last.pt"
+    deadline = time.monotonic() + 240
+    while process.poll() is None and time.monotonic() < deadline:
+        position = checkpoint.read(last)["position"] if last.exists() else {"epoch": 0, "batch": 0}
+        if position["epoch"] >= 1 and position["batch"] >= 2:
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors.decode()[-2000:]
+    stopped_at = checkpoint.read(last)["position"]
+
+    whole = train(*overrides)  # the same process cannot do both: main() refuses an existing run
+    os.chdir(killed)
+    assert loop.main(corpus / "tiny.toml", list(overrides), True) == 0
+    expected, found = checkpoint.read(whole / "last.pt"), checkpoint.read(last)
+    assert stopped_at["updates"] < found["position"]["updates"]
+    assert_same(found, expected)
+    ours, theirs = (f / "model" / "model.safetensors" for f in (whole, last.parent))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_run_is_not_overwritten(train: Any) -> None:
+    folder = train("train.epochs=1")
+    before = (folder / "last.pt").read_bytes()
+    with pytest.raises(ConfigError, match=r"last\.pt exists: go on with --resume"):
+        train("train.epochs=1")
+    assert (folder / "last.pt").read_bytes() == before
+    # A finished run can be made longer, but not with another model.
+    train("train.epochs=2", resume=True)
+    assert checkpoint.read(folder / "last.pt")["position"]["epoch"] == 2
+    with pytest.raises(ModelError, match=r"last\.pt: does not fit this configuration"):
+        train("train.epochs=3", "model.hidden=17", resume=True)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("model.cell=gru", "model.norm=separate", "model.look_ahead=2"),
+        ("model.cell=rnn", "model.norm=none", "train.precision=float32"),
+        (
+            "model.norm=separate",
+            "train.bptt_steps=5",
+            "train.carry_probability=0.9",
+            "train.checkpoint_layers=true",
+        ),
+        ("model.bidirectional=true", "model.phone_layer=0", "optimiser.schedule=plateau"),
+    ],
+    ids=lambda o: " ".join(o),
+)
+def test_every_kind_of_model_trains(overrides: tuple[str, ...], train: Any) -> None:
+    folder = train(*overrides)
+    losses = [entry["train_loss"] for entry in log_of(folder) if "dev" in entry]
+    assert len(losses) == 2 and all(map(math.isfinite, losses)) and losses[1] < losses[0]
+    assert (folder / "model" / "model.json").exists() == ("model.bidirectional=true" not in overrides)
+    for name, tensor in checkpoint.read(folder / "last.pt")["model"].items():
+        assert torch.isfinite(tensor).all(), name
+
+
+def test_precisions_agree(train: Any) -> None:
+    """bfloat16 products, 8 bits each: the loss of the first epoch is the same to a few per cent."""
+    losses = []
+    for name in ("bfloat16", "float32"):
+        folder = train("train.epochs=1", f"train.precision={name}", f"name={name}").parent / name
+        losses.append(log_of(folder)[-1]["train_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.05) and losses[0] != losses[1]
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_same_weights(corpus: Path, tmp_path: Path) -> None:
+    """torchrun over gloo: each process has batches of its own, gradients are averaged."""
+    script = tmp_path / "both.py"
+    script.write_text(
+        "import sys, torch\nfrom pathlib import Path\nfrom streamasr.train import loop\n"
+        "run, heard = loop.Trainer.run, []\n"
+        "def both(self):\n"
+        "    make = self.batches.make\n"
+        "    self.batches.make = lambda n, s: heard.extend([s[1], i] for i in n.tolist()) or make(n, s)\n"
+        "    run(self)\n"
+        "    torch.save({'model': self.model.state_dict(), 'heard': heard}, f'rank{self.rank}.pt')\n"
+        "loop.Trainer.run = both\n"
+        f"sys.exit(loop.main(Path({str(corpus / 'tiny.toml')!r}), sys.argv[1:], False))\n"
+    )
+    arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    done = subprocess.run(
+        [sys.executable, *arguments, "data.batch_seconds=3.0"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert_same(first["model"], second["model"])
+    assert_same(checkpoint.read(tmp_path / "runs" / "tiny" / "last.pt")["model"], first["model"])
+    # Pairs (epoch, utterance): nobody hears what the other does; an odd batch at the end may be left out.
+    ours, theirs = ([tuple(pair) for pair in rank["heard"]] for rank in (first, second))
+    assert len({*ours, *theirs}) == len(ours) + len(theirs) > 60
+
+
+# -- checkpoints -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated", "garbage", "flipped", "other"])
+def test_damaged_checkpoints_are_explained(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint.write(path, {"average": {"w": torch.arange(1000.0)}})
+    content = path.read_bytes()
+    middle = len(content) // 2
+    if damage == "other":
+        torch.save({"version": 99}, path)
+    else:
+        path.write_bytes(
+            {
+                "empty": b"",
+                "truncated": content[:middle],
+                "garbage": b"not a checkpoint at all",
+                "flipped": content[:20] + bytes(200) + content[220:],
+            }[damage]
+        )
+    with pytest.raises(ModelError, match=r"last\.pt: (damaged|not a checkpoint of version 1)"):
+        checkpoint.read(path)
+
+
+def test_a_missing_checkpoint_is_explained(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="no such checkpoint; start without --resume"):
+        loop.main(corpus / "tiny.toml", [], True)
+
+
+def test_reading_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    torch.save({"version": 1, "average": Path("/")}, path)  # any object of a class would do
+    with pytest.raises(ModelError, match="damaged checkpoint"):
+        checkpoint.read(path)
+
+
+def test_an_old_checkpoint_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    checkpoint.write(path, {"n": 1})
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        checkpoint.write(path, {"n": lambda: None})  # cannot be saved
+    assert checkpoint.read(path)["n"] == 1
+
+
+# -- parts -------------------------------------------------------------------------------------------
+
+
+def test_schedules(trainer: loop.Trainer) -> None:
+    def rates(schedule: str) -> list[float]:
+        optimiser = replace(trainer.config.optimiser, schedule=schedule, learning_rate=1.0, warmup_updates=4)
+        trainer.config = replace(trainer.config, optimiser=optimiser)
+        found = []
+        for trainer.updates in range(12):
+            found.append(trainer.learning_rate(12))
+        return found
+
+    warm = [0.25, 0.5, 0.75, 1.0]
+    assert rates("constant") == warm + [1.0] * 8
+    cosine = [0.5 * (1 + math.cos(math.pi * n / 8)) for n in range(8)]
+    assert rates("cosine") == pytest.approx(warm + cosine)
+    trainer.scale = 0.5
+    assert rates("plateau") == pytest.approx([0.5 * r for r in warm] + [0.5] * 8)
+
+
+def test_plateaus_halve_the_rate_and_patience_ends_the_run(
+    trainer: loop.Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer.config = replace(
+        trainer.config,
+        optimiser=replace(trainer.config.optimiser, schedule="plateau"),
+        train=replace(trainer.config.train, patience=3),
+    )
+    scales, stops = [], []
+    for trainer.epoch, cer in enumerate([0.9, 0.8, 0.8, 0.85, 0.7, 0.7, 0.7, 0.7], 1):
+        monkeypatch.setattr(trainer, "validate", lambda cer=cer: {"dev": {"cer": cer, "wer": 1.0}})
+        stops.append(trainer._end_of_epoch(1.0))
+        scales.append(trainer.scale)
+    assert scales == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.125]
+    assert stops == [False] * 7 + [True]
+    assert trainer.best == {"epoch": 5, "cer": 0.7}
+
+
+def test_validation_uses_the_average_and_gives_the_weights_back(trainer: loop.Trainer) -> None:
+    for average in trainer.average.values():
+        average.zero_()
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    scores = trainer.validate()
+    # All weights zero: every token is as likely, the first (blank) wins, nothing is said: all deleted.
+    assert scores == {"tones-dev": {"cer": 1.0, "wer": 1.0}}
+    for name, p in trainer.model.named_parameters():
+        assert torch.equal(p, before[name]), name
+
+
+def model_of(**changes: Any) -> tuple[AcousticModel, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    settings = config.ModelConfig(**{"channels": 3, "hidden": 8, "layers": 2, "dropout": 0.2, **changes})
+    model = AcousticModel(settings, 80, 5, precision="float32")
+    return model, torch.randn(3, 36, 80), torch.tensor([36, 21, 6])
+
+
+def gradients(model: AcousticModel, *arguments: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    torch.manual_seed(1)  # dropout
+    out = model(*arguments)
+    inside = torch.arange(len(out.logits))[:, None] < out.steps
+    model.zero_grad()
+    (out.logits * inside[..., None]).square().sum().backward()
+    return out.logits.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_checkpointing_layers_changes_no_gradient(cell: str) -> None:
+    model, frames, lengths = model_of(cell=cell)
+    logits, plain = gradients(model, frames, lengths, None, 0, False)
+    logits_again, recomputed = gradients(model, frames, lengths, None, 0, True)
+    assert torch.equal(logits, logits_again)
+    for a, b in zip(plain, recomputed, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_truncation_changes_gradients_but_not_outputs(cell: str) -> None:
+    model, frames, lengths = model_of(cell=cell)
+    whole, plain = gradients(model, frames, lengths, None, 0)
+    long, same = gradients(model, frames, lengths, None, 100)
+    short, other = gradients(model, frames, lengths, None, 5)
+    # Products over other numbers of rows sum in another order: last bits of float32.
+    inside = (torch.arange(12)[:, None] < lengths // 3)[..., None]
+    torch.testing.assert_close(long * inside, whole * inside, rtol=0, atol=2e-6)
+    torch.testing.assert_close(short * inside, whole * inside, rtol=0, atol=2e-6)
+    torch.testing.assert_close(same, plain, rtol=1e-4, atol=1e-5)
+    assert any(not torch.allclose(a, b, rtol=1e-2) for a, b in zip(other, plain, strict=True))
+
+
+def test_states_go_on_where_the_chunk_before_ended() -> None:
+    """What carry_probability relies on: the state handed out is the one after each row's last step."""
+    model, frames, lengths = model_of(dropout=0.0)
+    model.eval()
+    with torch.no_grad():
+        state = model(frames, lengths).state
+        alone = model(frames[1:2, :21], lengths[1:2]).state
+    for (h, c), (h_alone, c_alone) in zip(state, alone, strict=True):
+        torch.testing.assert_close(h[1:2], h_alone, rtol=0, atol=2e-6)
+        torch.testing.assert_close(c[1:2], c_alone, rtol=0, atol=2e-6)
+
+
+def test_carried_states_reach_their_share_of_rows(trainer: loop.Trainer) -> None:
+    trainer.config = replace(trainer.config, train=replace(trainer.config.train, carry_probability=0.3))
+    assert trainer._initial(4) is None
+    trainer.carried = [(torch.ones(50, 16), 2 * torch.ones(50, 16))] * 2
+    shares = []
+    for trainer.updates in range(20):
+        states = trainer._initial(40)
+        assert states is not None
+        for h, c in states:
+            assert h.shape == (40, 16) and torch.equal(c, 2 * h)
+            assert ((h == 0).all(1) | (h == 1).all(1)).all()
+        shares.append(float(states[0][0][:, 0].mean()))
+    assert np.mean(shares) == pytest.approx(0.3, abs=0.06)  # 800 draws, four standard deviations
+    more = trainer._initial(60)  # rows that no utterance left a state for start from zero
+    assert more is not None and not more[0][0][50:].any()
+
+
+def test_utterances_without_an_alignment_are_left_out_of_the_loss() -> None:
+    losses = torch.tensor([4.0, math.inf, 2.0], requires_grad=True)
+    loss, value = loop._mean_loss(losses, [np.zeros(2), np.zeros(50), np.zeros(1)])
+    assert value == pytest.approx(2.0)
+    loss.backward()
+    assert losses.grad is not None and losses.grad.tolist() == pytest.approx([1 / 3, 0.0, 1 / 3])
+    loss, value = loop._mean_loss(torch.tensor([math.inf]), [np.zeros(2)])
+    assert value == 0.0
