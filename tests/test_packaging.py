@@ -117,7 +117,8 @@ def test_imports_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_core_imports_no_wing() -> None:
-    assert [i for i in ALL if wing_of(i.file) is None and i.wing] == []
+    core = [i for i in ALL if wing_of(i.file) is None and i.file != "__main__.py"]  # that is the command line
+    assert [i for i in core if i.wing] == []
 
 
 def test_wings_import_only_the_wings_they_may() -> None:
