@@ -286,7 +286,7 @@ def test_batch_first_only_turns_axes() -> None:
 
 
 def test_initial_weights() -> None:
-    layer = RecurrentLayer(30, 20)
+    layer = RecurrentLayer(30, 20).requires_grad_(False)
     assert torch.equal(layer.bias.reshape(4, 20), torch.tensor([0.0, 1.0, 0.0, 0.0])[:, None].expand(4, 20))
     bound = (6 / (30 + 20)) ** 0.5  # Glorot & Bengio 2010, eq. 16
     for block in layer.weight_x.chunk(4):
