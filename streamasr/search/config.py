@@ -12,7 +12,7 @@ from ..errors import ConfigError
 class BeamConfig:
     """How wide to search, and what weighs how much; scores are natural logarithms.
 
-    Defaults are measured (docs/search.md, Figures).
+    Defaults were chosen on a part of librispeech-dev (docs/search.md, Figures).
     """
 
     beam: int = 50  # hypotheses
