@@ -7,6 +7,7 @@ wait in the state. The arithmetic is an engine's; this file knows only what wait
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -60,8 +61,11 @@ class EncoderConfig:
             return 0
         return (-(-frames // self.frames_per_step) + self.flush_steps) * self.frames_per_step
 
-    def shapes(self, bands: int, vocabulary: int) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every tensor of the encoder, for F = `bands` and V = `vocabulary`."""
+    def shapes(self, bands: int, vocabulary: int, phones: int = 0) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor of the encoder, for F = `bands` and V = `vocabulary`.
+
+        With `phones`, of a second head too, and of the log prior probabilities of its tokens.
+        """
         channels, hidden, rows = self.channels, self.hidden, CELLS[self.cell] * self.hidden
         shapes: dict[str, tuple[int, ...]] = {
             "conv1.weight": (channels, 1, self.frames_per_step + 2, 3),
@@ -87,6 +91,10 @@ class EncoderConfig:
             shapes["look_ahead.weight"] = (self.look_ahead + 1, hidden)
         shapes["output.weight"] = (vocabulary, hidden)
         shapes["output.bias"] = (vocabulary,)
+        if phones:
+            shapes["phone_output.weight"] = (phones, hidden)
+            shapes["phone_output.bias"] = (phones,)
+            shapes["phone_output.prior"] = (phones,)
         return shapes
 
 
@@ -114,6 +122,13 @@ class Encoder:
         self._bands = bands
         self._tokens = len(tensors["output.bias"])
         self._engine = ReferenceEngine(config.cell, config.norm, bands, tensors)
+
+    def with_head(self, weight: Array, bias: Array) -> Encoder:
+        """The same encoder with another output layer, [V, H] and [V]; all else is shared."""
+        twin = copy.copy(self)
+        twin._tokens = len(bias)
+        twin._engine = self._engine.with_head(weight, bias)
+        return twin
 
     def start(self) -> EncoderState:
         config, bands = self.config, self._bands

@@ -49,7 +49,10 @@ Tensors = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Description:
-    """What model.json says. `training` is a free summary for people; "search" may be absent."""
+    """What model.json says. `training` is a free summary for people.
+
+    "search" may be absent, and "phones": the tokens of a second head, which the search with a lexicon uses.
+    """
 
     name: str
     language: str
@@ -60,6 +63,7 @@ class Description:
     vocabulary: Vocabulary
     training: dict[str, Any]
     search: BeamConfig = BeamConfig()
+    phones: Vocabulary | None = None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of the model."""
@@ -67,13 +71,15 @@ class Description:
         return {
             "features.mean": (bands,),
             "features.std": (bands,),
-            **self.encoder.shapes(bands, len(self.vocabulary)),
+            **self.encoder.shapes(bands, len(self.vocabulary), len(self.phones) if self.phones else 0),
         }
 
     def to_dict(self) -> dict[str, Any]:
         """The content of model.json."""
-        vocabulary = {"kind": self.vocabulary.kind, "tokens": list(self.vocabulary.tokens)}
-        found = {"format": FORMAT, **asdict(self), "vocabulary": vocabulary}
+        found = {"format": FORMAT, **asdict(self), "vocabulary": _told(self.vocabulary)}
+        found["phones"] = self.phones and _told(self.phones)
+        if self.phones is None:
+            del found["phones"]
         if self.search == BeamConfig():
             del found["search"]
         return found
@@ -181,26 +187,25 @@ def parse_description(content: bytes, where: str) -> Description:
         )
     keys = {field.name for field in fields(Description)} | {"format"}
     weights = {**asdict(BeamConfig()), **_object(found.pop("search", {}), f"{where}: search")}
-    _check_keys(found, keys - {"search"}, where)
+    phones = found.pop("phones", None)
+    _check_keys(found, keys - {"search", "phones"}, where)
     for key in ("name", "language", "licence", "description"):
         _check_type(found[key], str, f"{where}: {key}")
     _check_type(found["training"], dict, f"{where}: training")
-    _check_type(found["vocabulary"], dict, f"{where}: vocabulary")
-    _check_keys(found["vocabulary"], {"kind", "tokens"}, f"{where}: vocabulary")
-    _check_type(found["vocabulary"]["tokens"], list, f"{where}: vocabulary.tokens")
-    for token in found["vocabulary"]["tokens"]:
-        _check_type(token, str, f"{where}: vocabulary.tokens")
     try:
         features = _config(FeatureConfig, found["features"], f"{where}: features")
         encoder = _config(EncoderConfig, found["encoder"], f"{where}: encoder")
-        vocabulary = Vocabulary(tuple(found["vocabulary"]["tokens"]), found["vocabulary"]["kind"])
+        vocabulary = _vocabulary(found["vocabulary"], "characters", f"{where}: vocabulary")
+        second = None if phones is None else _vocabulary(phones, "phones", f"{where}: phones")
         search = _config(BeamConfig, weights, f"{where}: search")
     except ConfigError as error:
         raise ModelError(f"{where}: {error}") from None
     if features.sample_rate != 16_000 or max(features.fft_size, features.mel_bands) > _MOST_FFT:
         raise ModelError(f"{where}: features: sample_rate must be 16000, fft_size at most {_MOST_FFT}")
     plain = {key: found[key] for key in ("name", "language", "licence", "description", "training")}
-    return Description(**plain, features=features, encoder=encoder, vocabulary=vocabulary, search=search)
+    return Description(
+        **plain, features=features, encoder=encoder, vocabulary=vocabulary, search=search, phones=second
+    )
 
 
 def check_tensors(description: Description, tensors: Tensors, where: str) -> None:
@@ -267,6 +272,22 @@ def _read_zip(path: Path) -> tuple[bytes, bytes]:
         raise
     except _ZIP_ERRORS as error:
         raise ModelError(f"{path}: neither a model directory nor a readable zip of one: {error}") from None
+
+
+def _told(vocabulary: Vocabulary) -> dict[str, Any]:
+    return {"kind": vocabulary.kind, "tokens": list(vocabulary.tokens)}
+
+
+def _vocabulary(found: Any, kind: str, where: str) -> Vocabulary:
+    """The inverse of `_told`. Raises ModelError and ConfigError."""
+    _check_type(found, dict, where)
+    _check_keys(found, {"kind", "tokens"}, where)
+    _check_type(found["tokens"], list, f"{where}.tokens")
+    for token in found["tokens"]:
+        _check_type(token, str, f"{where}.tokens")
+    if found["kind"] != kind:
+        raise ModelError(f"{where}.kind: must be {kind!r} here, not {found['kind']!r}")
+    return Vocabulary(tuple(found["tokens"]), kind)
 
 
 def _config(kind: type[T], found: Any, where: str) -> T:

@@ -44,6 +44,10 @@ class Recognizer:
             description.features, model.tensors["features.mean"], model.tensors["features.std"]
         )
         self._encoder = Encoder(description.encoder, description.features.mel_bands, model.tensors)
+        self._phone_encoder: Encoder | None = None
+        if description.phones:
+            weight, bias = (model.tensors[f"phone_output.{name}"] for name in ("weight", "bias"))
+            self._phone_encoder = self._encoder.with_head(weight, bias)
         self._greedy = GreedySearch(description.vocabulary)
         self._beams: dict[bool, BeamSearch] = {}  # with and without the language model, opened when needed
         self._opening = threading.Lock()
@@ -123,7 +127,10 @@ class Recognizer:
         if hotwords:
             beam = beam.with_phrases(hotwords)
         settings = Settings(sample_rate, name, rules, language_model, beam.hotwords.phrases)
-        return Stream(self.model, self._features, self._encoder, beam, settings)
+        encoder = self._encoder
+        if self._phone_encoder and beam.vocabulary is self.model.description.phones:
+            encoder = self._phone_encoder
+        return Stream(self.model, self._features, encoder, beam, settings)
 
     def _file(self, name: str) -> Path | None:
         """Optional file of the model directory, None where there is none."""
@@ -139,9 +146,11 @@ class Recognizer:
                 words, ngrams = self._file("lexicon"), self._file("lm")
                 found = lexicon.read(words) if words else None
                 model = lm.read(ngrams) if ngrams and found and language_model else None
-                self._beams[language_model] = BeamSearch(
-                    description.vocabulary, description.search, found, model
-                )
+                vocabulary, prior = description.vocabulary, None
+                if description.phones and found:  # only a lexicon knows what words phones are
+                    vocabulary = description.phones
+                    prior = self.model.tensors["phone_output.prior"]
+                self._beams[language_model] = BeamSearch(vocabulary, description.search, found, model, prior)
             return self._beams[language_model]
 
     def transcribe(

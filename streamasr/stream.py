@@ -74,14 +74,13 @@ class Stream:
     def __init__(
         self, model: Model, features: LogMel, encoder: Encoder, search: Search[Any], settings: Settings
     ) -> None:
-        description = model.description
         self._fingerprint = model.fingerprint
         self._settings = settings
         self._resampler = Resampler(settings.sample_rate)
         self._features, self._encoder, self._search = features, encoder, search
         step_samples = encoder.frames_per_step * features.config.hop_samples
         self._segmenter = Segmenter(settings.rules, step_samples, features.config.sample_rate)
-        self._silent_tokens = (BLANK, description.vocabulary.space)
+        self._silent_tokens = (BLANK, search.vocabulary.space)
         self._state = self._fresh()
         self._finished = False
 

@@ -1,7 +1,7 @@
 """Token ids <-> text.
 
-Token 0 is the CTC blank. Kind "characters": every other token is one character, the space included;
-a word is what stands between spaces.
+Token 0 is the CTC blank; words are what stands between spaces. Kind "characters": every other token is one
+character. Kind "phones": a name of one or more; only a lexicon knows how its words are written.
 """
 
 from __future__ import annotations
@@ -23,13 +23,18 @@ class Vocabulary:
     kind: str = "characters"
 
     def __post_init__(self) -> None:
-        if self.kind != "characters":
-            raise ConfigError(f'vocabulary: kind {self.kind!r} is unknown; this version knows "characters"')
+        if self.kind not in ("characters", "phones"):
+            raise ConfigError(
+                f'vocabulary: kind {self.kind!r} is unknown; this version knows "characters" and "phones"'
+            )
         if len(self.tokens) < 2 or self.tokens[BLANK] != "<blank>":
             raise ConfigError('vocabulary: token 0 must be "<blank>", and at least one other must follow')
-        wrong = [token for token in self.tokens[1:] if len(token) != 1]
-        if wrong:
-            raise ConfigError(f"vocabulary: not one character each: {wrong}")
+        if self.kind == "characters":
+            wrong = [token for token in self.tokens[1:] if len(token) != 1]
+            if wrong:
+                raise ConfigError(f"vocabulary: not one character each: {wrong}")
+        elif unnamed := [token for token in self.tokens[1:] if token != " " and token.split() != [token]]:
+            raise ConfigError(f"vocabulary: not names of phones: {unnamed}")
         twice = [token for token, count in Counter(self.tokens).items() if count > 1]
         if twice:
             raise ConfigError(f"vocabulary: tokens that occur twice: {twice}")
@@ -45,11 +50,13 @@ class Vocabulary:
     def encode(self, text: str) -> list[int]:
         """Text -> ids, one a character.
 
-        Raises ConfigError naming the characters that are not in the vocabulary.
+        Raises ConfigError naming the characters that are not in the vocabulary, and for phones.
 
         >>> Vocabulary(("<blank>", " ", "a", "b")).encode("a b")
         [2, 1, 3]
         """
+        if self.kind == "phones":
+            raise ConfigError("phones do not spell text: that takes a lexicon")
         ids = {token: index for index, token in enumerate(self.tokens) if index != BLANK}
         unknown = sorted(set(text) - ids.keys())
         if unknown:

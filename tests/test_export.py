@@ -13,10 +13,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import streamasr
 from streamasr import modelfile
 from streamasr.encoder import Encoder
 from streamasr.errors import ConfigError
 from streamasr.features import FeatureConfig
+from streamasr.search import lexicon
 from streamasr.train import export
 from streamasr.train.config import ModelConfig
 from streamasr.train.model import AcousticModel
@@ -119,3 +121,47 @@ def test_a_model_that_hears_the_future_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="bidirectional"):
         write(tmp_path / "m", config, model_of(config))
     assert not (tmp_path / "m").exists()
+
+
+def test_the_phone_head_is_exported_and_computes_what_was_trained(tmp_path: Path) -> None:
+    config = ModelConfig(channels=3, hidden=16, layers=2, phone_layer=2, flush_steps=4)
+    model = model_of(config)
+    phones = Vocabulary(("<blank>", " ", "AH", "K", "TS"), "phones")
+    prior = torch.log_softmax(torch.arange(5.0), 0)
+    weights = {**model.state_dict(), "phone_output.prior": prior}
+    path = tmp_path / "m"
+    export.write(path, config, weights, (MEAN, STD), LETTERS, FEATURES, "two", {}, phones)
+    read = modelfile.read(path)
+    assert read.description.phones == phones and read.description.vocabulary == LETTERS
+    np.testing.assert_allclose(read.tensors["phone_output.prior"], prior.numpy(), rtol=1e-3)
+    frames = np.random.default_rng(1).standard_normal((90, 80)).astype(np.float32)
+    with torch.no_grad():
+        out = model(torch.from_numpy(frames)[None], torch.tensor([90]))
+    assert out.phone_logits is not None
+    weight, bias = (read.tensors[f"phone_output.{name}"] for name in ("weight", "bias"))
+    encoder = Encoder(read.description.encoder, 80, read.tensors).with_head(weight, bias)
+    found = encoder.advance(encoder.start(), frames)
+    np.testing.assert_allclose(found, out.phone_logits[:, 0].log_softmax(-1).numpy(), rtol=0, atol=2e-5)
+
+
+def test_with_a_lexicon_the_phone_head_is_searched(tmp_path: Path) -> None:
+    config = ModelConfig(channels=3, hidden=16, layers=2, phone_layer=2, flush_steps=4)
+    model = model_of(config)
+    phones = Vocabulary(("<blank>", " ", "AH", "K", "TS"), "phones")
+    weights = {**model.state_dict(), "phone_output.prior": torch.zeros(5)}
+    path = tmp_path / "m"
+    export.write(path, config, weights, (MEAN, STD), LETTERS, FEATURES, "two", {}, phones)
+    recognizer = streamasr.load(path)
+    assert recognizer.default_search == "greedy"  # without a lexicon nobody knows how phones are written
+    lexicon.build([("cuts", (3, 2, 4)), ("a", (2,))], 5).write(path / "lexicon.safetensors")
+    sound = np.random.default_rng(2).uniform(-0.5, 0.5, 32000).astype(np.float32)
+    found = streamasr.load(path).transcribe(sound, 16_000)
+    assert set(found.text.split()) <= {"cuts", "a"}
+    whole = streamasr.load(path).stream(endpointing=False)
+    parts = streamasr.load(path).stream(endpointing=False)
+    whole.accept(sound)
+    for chunk in np.array_split(sound, 7):
+        parts.accept(chunk)
+    assert whole.nbest(5) == parts.nbest(5)
+    resumed = streamasr.load(path).resume(parts.snapshot())
+    assert resumed.finish() == whole.finish()

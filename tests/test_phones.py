@@ -17,12 +17,12 @@ def test_words_become_phones(tmp_path: Path) -> None:
     lexicon = PhoneLexicon([first, second])
     # IY is in no pronunciation that counts.
     assert lexicon.names == [
-        "<blank>", "AE", "AH", "D", "DH", "K", "N", "OW", "T",
+        "<blank>", " ", "AE", "AH", "D", "DH", "K", "N", "OW", "T",
     ]  # fmt: skip
     phones = lexicon("the cat")
     assert phones is not None and phones.dtype == "int64"
     # The first pronunciation counts, also across files; stress is dropped.
-    assert [lexicon.names[p] for p in phones] == ["DH", "AH", "K", "AE", "T"]
+    assert [lexicon.names[p] for p in phones] == ["DH", "AH", " ", "K", "AE", "T"]
     assert lexicon("the dog") is None
     empty = lexicon("")
     assert empty is not None and empty.tolist() == []

@@ -43,6 +43,7 @@ learning_rate = 1e-2
 warmup_updates = 4
 [train]
 epochs = 2
+denominator = 0.5
 """
 # Nothing random but the order: what a tiny model can learn in seconds.
 CLEAN = [
@@ -376,7 +377,7 @@ def test_validation_uses_the_average_and_gives_the_weights_back(trainer: loop.Tr
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     scores = trainer.validate()
     # All weights zero: every token is as likely, the first (blank) wins, nothing is said: all deleted.
-    assert scores == {"tones-dev": {"cer": 1.0, "wer": 1.0}}
+    assert scores == {"tones-dev": {"cer": 1.0, "wer": 1.0, "per": 1.0}}
     for name, p in trainer.model.named_parameters():
         assert torch.equal(p, before[name]), name
 

@@ -39,7 +39,8 @@ def test_space() -> None:
         (("<blank>",), "characters", "token 0"),
         (("<blank>", "ab"), "characters", "not one character"),
         (("<blank>", "a", "a"), "characters", "twice"),
-        (("<blank>", "a"), "phones", "phones"),
+        (("<blank>", "a"), "syllables", "syllables"),
+        (("<blank>", "A B"), "phones", "not names of phones"),
     ],
 )
 def test_refused(tokens: tuple[str, ...], kind: str, message: str) -> None:

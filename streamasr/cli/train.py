@@ -18,6 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="such as optimiser.learning_rate=1e-3",
     )
+    parser.add_argument(
+        "--from",
+        default="",
+        metavar="MODEL",
+        dest="source",
+        help="begin with the weights of this model (name, directory or checkpoint.pt): fine-tuning",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of this run")
 
 
@@ -32,4 +39,4 @@ def run(options: argparse.Namespace) -> int:
             raise
         missing = f"training needs the package {error.name}: pip install torch numba tqdm"
         raise MissingDependency(missing) from error
-    return main(options.config, options.overrides, options.resume)
+    return main(options.config, options.overrides, options.resume, options.source)

@@ -25,6 +25,7 @@ gains and biases of the gates (exact, a power of two), so that one tanh serves a
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -55,6 +56,12 @@ class ReferenceEngine:
         self._cells = [_make_cell(cell, norm, tensors, f"layers.{layer}.") for layer in range(layers)]
         self._look_ahead = tensors.get("look_ahead.weight")
         self._output = _contiguous(tensors["output.weight"]), _contiguous(tensors["output.bias"])
+
+    def with_head(self, weight: Array, bias: Array) -> ReferenceEngine:
+        """The same network with another output layer, [V, H] and [V]; all else is shared."""
+        twin = copy.copy(self)
+        twin._output = _contiguous(weight), _contiguous(bias)
+        return twin
 
     def subsample(self, frames: Array, columns: Array) -> Array:
         """frames [B, k+2, F], columns [B, 2, C, F/2] (last two of conv1, moved on) -> [B, C * F/4]."""

@@ -17,6 +17,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..vocabulary import Vocabulary
+
 S = TypeVar("S")
 
 
@@ -39,6 +41,9 @@ class Hypothesis:
 
 
 class Search(Protocol[S]):
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
     def start(self) -> S: ...
 
     def advance(self, state: S, log_probs: NDArray[np.float32], /) -> bool: ...

@@ -7,7 +7,7 @@ batch and hear exactly what it would have heard.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -115,6 +115,16 @@ class Batches:
             utterances=utterances,
             seconds=float(sum(map(len, rows)) / self.per_second),
         )
+
+
+def pieces(utterances: list[CachedUtterance], longest: int) -> list[CachedUtterance]:
+    """Recordings without words, cut into pieces of at most `longest` frames."""
+    return [
+        replace(u, frames=u.frames[first : first + longest])
+        for u in utterances
+        if not u.text
+        for first in range(0, len(u.frames), longest)
+    ]
 
 
 def statistics(utterances: list[CachedUtterance]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -27,7 +27,8 @@ class DataConfig:
     train: tuple[str, ...]  # manifests, or folders in LibriSpeech's layout
     dev: tuple[str, ...]  # manifests; validated after every epoch, each by itself
     noise: tuple[str, ...] = ()  # manifests of recordings without speech to mix in
-    lexicon: tuple[str, ...] = ()  # word TAB phones; only for the auxiliary phone loss
+    lexicon: tuple[str, ...] = ()  # word TAB phones; only for the phone loss
+    text: tuple[str, ...] = ()  # lines of words (.txt, .xz), beside the transcripts, for the denominator
     exclude: tuple[str, ...] = ()  # manifests left out of what `train` matches
     cache: str = "../runs/cache"  # where log-mel frames are kept
     batch_seconds: float = 120.0  # padded audio in one batch of one process
@@ -47,7 +48,7 @@ class ModelConfig:
     flush_steps: int = 8  # steps of digital silence after every utterance (docs/design.md, Flush)
     bidirectional: bool = False  # for teachers; cannot be exported for streaming
     dropout: float = 0.1  # on the output of every recurrent layer
-    phone_layer: int = 0  # auxiliary phone CTC on the output of this layer, counted from 1; 0: none
+    phone_layer: int = 0  # phone CTC on the output of this layer, counted from 1; 0: none
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ class TrainConfig:
     epochs: int = 20
     seed: int = 1
     precision: str = "bfloat16"  # of the matrix products: "bfloat16" | "float32"
-    phone_weight: float = 0.3
+    token_weight: float = 1.0  # of the CTC loss of the characters
+    phone_weight: float = 0.3  # of the phone loss
+    denominator: float = 0.0  # weight of CTC-CRF's log Z beside the phone CTC loss; 0: plain CTC
     average_decay: float = 0.999  # exponential average of the weights, what is validated and exported
     bptt_steps: int = 0  # truncate back-propagation through time to so many steps; 0: whole utterances
     carry_probability: float = 0.0  # share of rows that start from the state another utterance left

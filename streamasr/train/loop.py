@@ -7,12 +7,15 @@ killed and resumed ends in the same weights, to the bit (on the same machine and
 
 from __future__ import annotations
 
+import itertools
 import json
+import lzma
 import math
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import timedelta
@@ -28,14 +31,16 @@ from tqdm import tqdm
 from ..errors import ConfigError, ModelError
 from ..features import FeatureConfig
 from ..vocabulary import Vocabulary
-from . import cache, checkpoint, config, curves
+from . import cache, checkpoint, config, curves, export
 from .augment import Augmenter
-from .batches import Batch, Batches, statistics
+from .batches import Batch, Batches, pieces, statistics
+from .crf import Trigram, log_denominator
 from .ctc import ctc_loss
 from .model import AcousticModel, State
 from .phones import PhoneLexicon
 from .validation import error_rates
 
+NOISE_FRAMES = 600  # longest piece of noise that is trained on as an utterance without words
 CHARACTERS = Vocabulary(("<blank>", " ", *"abcdefghijklmnopqrstuvwxyz", "'"))
 
 
@@ -58,14 +63,24 @@ class Trainer:
             dist.barrier()  # the first process computes the cache, the others read it
         self._say(f"reading {len(train)} training, {len(dev)} validation manifests (cache: {cache_folder})")
         utterances = cache.load(train, cache_folder, features)
-        noises = [u.frames for u in cache.load(config.manifests(data.noise, base), cache_folder, features)]
         self.statistics = statistics(utterances)
+        noise = cache.load(config.manifests(data.noise, base), cache_folder, features)
+        noises = [u.frames for u in noise]
+        utterances += pieces(noise, NOISE_FRAMES)  # what has no words in it is to be read as nothing
         lexicon = config.manifests(data.lexicon, base) if settings.model.phone_layer else []
         self.lexicon = PhoneLexicon(lexicon) if lexicon else None
+        self.trigram = None
+        if self.lexicon and settings.train.denominator:
+            texts = [u.text for u in utterances] + list(_sample(config.manifests(data.text, base)))
+            sequences = (p for p in map(self.lexicon, texts) if p is not None)
+            self.trigram = Trigram(sequences, len(self.lexicon.names))
         shared = (data, settings.model, features, self.statistics, self.vocabulary)
         augmenter = Augmenter(settings.augment, features, noises)
         self.batches = Batches(utterances, *shared, self.lexicon, augmenter)
-        self.dev = {path.stem: Batches(cache.load([path], cache_folder, features), *shared) for path in dev}
+        self.dev = {
+            path.stem: Batches(cache.load([path], cache_folder, features), *shared, self.lexicon)
+            for path in dev
+        }
         if self.rank == 0 and self.world > 1:
             dist.barrier()
         torch.manual_seed(settings.train.seed)
@@ -78,6 +93,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             _parameter_groups(self.model, settings.optimiser.weight_decay), betas=(0.9, 0.98), fused=True
         )
+        self.prior = torch.zeros(phones)  # log of the phone head's mean output on the dev sets
         self.updates = 0  # done so far
         self.heard = self.elapsed = 0.0  # seconds of speech trained on, seconds of training
         self.epoch, self.batch = 0, 0  # of the next update
@@ -100,6 +116,7 @@ class Trainer:
             "config": json.dumps(asdict(self.config)),
             "average": self.average,
             "statistics": [torch.from_numpy(s) for s in self.statistics],
+            **({"phones": self.lexicon.names, "prior": self.prior} if self.lexicon else {}),
             "vocabulary": {"tokens": list(self.vocabulary.tokens), "kind": self.vocabulary.kind},
             "summary": {
                 "corpora": sorted({u.corpus for u in self.batches.utterances}),
@@ -150,6 +167,19 @@ class Trainer:
             lines = "".join(json.dumps(entry) + "\n" for entry in self.log)
             (self.folder / "log.jsonl").write_text(lines)
 
+    def start_from(self, weights: dict[str, Tensor], source: Path) -> None:
+        """Take the initial weights from another model, wherever names and shapes agree."""
+        own = dict(self.model.named_parameters())
+        fits = {n for n, w in weights.items() if n in own and own[n].shape == w.shape}
+        if not fits:
+            raise ModelError(f"{source}: no weight fits this configuration's model; compare [model] with it")
+        for name, p in own.items():
+            if name in fits:
+                p.data.copy_(weights[name])
+            else:
+                self._say(f"note: {name} is not in {source} in this shape: it starts at random")
+            self.average[name].copy_(p.data)
+
     def save(self) -> None:
         if self.rank == 0:
             checkpoint.write(self.folder / "last.pt", self.state())
@@ -179,12 +209,19 @@ class Trainer:
             self.carried = out.state
         loss, measured = _mean_loss(ctc_loss(out.logits, batch.tokens, out.steps), batch.tokens)
         values = {"loss": measured}
+        loss = c.token_weight * loss
         if out.phone_logits is not None:
             known = [b for b, phones in enumerate(batch.phones) if phones is not None]
             if known:
                 phones = [p for p in batch.phones if p is not None]
-                losses = ctc_loss(out.phone_logits[:, known], phones, out.steps[known])
-                phone_loss, values["phone_loss"] = _mean_loss(losses, phones)
+                logits, steps = out.phone_logits[:, known], out.steps[known]
+                losses = ctc_loss(logits, phones, steps)
+                _, values["phone_loss"] = _mean_loss(losses, phones)
+                if self.trigram is not None:
+                    said = torch.tensor([self.trigram.log_probability(p) for p in phones])
+                    log_z = log_denominator(logits, self.trigram, steps)
+                    losses = losses + c.denominator * (log_z - said.to(log_z.device))
+                phone_loss, values["phone_objective"] = _mean_loss(losses, phones)
                 loss = loss + c.phone_weight * phone_loss
         loss.backward()  # type: ignore[no-untyped-call]
         if self.world > 1:
@@ -279,11 +316,12 @@ class Trainer:
     def _end_of_epoch(self, loss: float) -> bool:
         """Validate, remember the best weights, draw the curves; True if it is time to stop."""
         scores = self.validate()
-        cer = float(np.mean([s["cer"] for s in scores.values()])) if scores else math.nan
+        judged = "per" if self.config.model.phone_layer == self.config.model.layers else "cer"
+        cer = float(np.mean([s[judged] for s in scores.values()])) if scores else math.nan
         entry = {"epoch": self.epoch, "update": self.updates, "train_loss": loss, "dev": scores, "cer": cer}
         self._record(entry)
         for name, score in scores.items():
-            rates = f"CER {100 * score['cer']:.1f} %, WER {100 * score['wer']:.1f} %"
+            rates = ", ".join(f"{key.upper()} {100 * rate:.1f} %" for key, rate in score.items())
             self._say(f"epoch {self.epoch}: {name}: {rates}")
         if cer < self.best["cer"]:
             self.best = {"epoch": self.epoch, "cer": cer}
@@ -298,7 +336,9 @@ class Trainer:
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Greedy CER and WER of the averaged weights on each validation manifest."""
-        return error_rates(self.model, self.average, self.dev, self.vocabulary, self.device)
+        sets = self.dev
+        scores, self.prior = error_rates(self.model, self.average, sets, self.vocabulary, self.device)
+        return scores
 
     def _record(self, entry: dict[str, Any]) -> None:
         self.log.append(entry)
@@ -321,6 +361,13 @@ def _processes() -> tuple[int, int]:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     return (dist.get_rank(), world) if world > 1 else (0, 1)
+
+
+def _sample(paths: list[Path]) -> Iterator[str]:
+    """Every fourth line of texts (.txt or .xz): plenty for a trigram of phones."""
+    for path in paths:
+        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open() as lines:
+            yield from (line.strip() for line in itertools.islice(lines, 0, None, 4))
 
 
 def _changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
@@ -349,19 +396,27 @@ def _mean_loss(losses: Tensor, targets: list[np.ndarray[Any, Any]]) -> tuple[Ten
     return loss, float(loss.detach())
 
 
-def main(path: Path, overrides: list[str], resume: bool) -> int:
-    """Train as the TOML file at `path` says; results in `runs/<name>/`. Returns the exit code."""
+def main(path: Path, overrides: list[str], resume: bool, source: str = "") -> int:
+    """Train as the TOML file at `path` says; results in `runs/<name>/`. Returns the exit code.
+
+    `source`: a model's name, its directory or a checkpoint, whose weights are the initial ones.
+    """
     settings = config.read(path, overrides)
     folder = Path("runs") / settings.name
     last = folder / "last.pt"
     if last.exists() and not resume:
         raise ConfigError(f"{last} exists: go on with --resume, or move {folder} away, or --set name=...")
+    if source and resume:
+        raise ConfigError("--from begins a run and --resume goes on with one: give one of them")
+    initial = export.weights(source) if source else None
     content = checkpoint.read(last) if resume else None
     folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(settings, path.resolve().parent, folder)
     if content is not None:
         trainer.restore(content, last)
         trainer._say(f"going on at epoch {trainer.epoch + 1}, update {trainer.updates + 1}")
+    if initial is not None:
+        trainer.start_from(initial, Path(source))
     if trainer.rank == 0:
         (folder / "config.json").write_text(json.dumps(asdict(settings), indent=1))
     # Time loops run on threads that take the GIL back several times a step; CPython's 5 ms would be felt.
@@ -376,8 +431,6 @@ def main(path: Path, overrides: list[str], resume: bool) -> int:
     finally:
         signal.signal(signal.SIGINT, handler)
     if trainer.rank == 0 and not settings.model.bidirectional:
-        from . import export
-
         best = folder / "best.pt"
         export.from_checkpoint(best if best.exists() else last, folder / "model", settings.name)
         trainer._say(f"model written to {folder / 'model'}")

@@ -1,4 +1,4 @@
-"""text -> phone numbers through a lexicon, for the auxiliary phone loss of training."""
+"""text -> phone numbers through a lexicon, words set apart by a boundary token: targets of phone losses."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 
+BOUNDARY = 1
+
 
 class PhoneLexicon:
     """word TAB phones files (as CMUdict: stress digits are dropped; the first pronunciation counts).
 
-    Phone 0 is the CTC blank.
+    Phone 0 is the CTC blank, phone 1 stands between words.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
@@ -29,7 +31,7 @@ class PhoneLexicon:
                 if not rest or not rest[0].split():
                     raise ConfigError(f"{path}: line {number}: expected word TAB phones")
                 self._phones.setdefault(word, tuple(p.rstrip("012") for p in rest[0].split()))
-        self.names = ["<blank>", *sorted({p for phones in self._phones.values() for p in phones})]
+        self.names = ["<blank>", " ", *sorted({p for phones in self._phones.values() for p in phones})]
         self._number = {name: i for i, name in enumerate(self.names)}
 
     def __call__(self, text: str) -> NDArray[np.int64] | None:
@@ -38,5 +40,7 @@ class PhoneLexicon:
         for word in text.split():
             if word not in self._phones:
                 return None
+            if numbers:
+                numbers.append(BOUNDARY)
             numbers += (self._number[p] for p in self._phones[word])
         return np.array(numbers, np.int64)

@@ -1,14 +1,17 @@
-"""Model and validation sets -> greedy CER and WER of each."""
+"""Model and validation sets -> greedy CER and WER of each, and PER where there are phones."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..evaluate import wer
 from ..vocabulary import BLANK, Vocabulary
 from .batches import Batches
 from .model import AcousticModel
+from .phones import BOUNDARY
 
 
 @torch.no_grad()
@@ -18,25 +21,47 @@ def error_rates(
     sets: dict[str, Batches],
     vocabulary: Vocabulary,
     device: torch.device,
-) -> dict[str, dict[str, float]]:
-    """Error rates of `weights` (the model's own are put back): {set: {"cer", "wer"}}, fractions, pooled."""
+) -> tuple[dict[str, dict[str, float]], Tensor]:
+    """Error rates of `weights` (the model's own are put back), fractions, pooled over each set.
+
+    {set: {"cer", "wer"}}, and "per" of the phone head, over the utterances whose words are in the lexicon;
+    and the log of the phone head's mean output over all steps [phones], its prior.
+    """
     own = {name: p.detach().clone() for name, p in model.named_parameters()}
     _put(model, weights)
     model.eval()
     scores = {}
+    total = torch.zeros(0)
     for name, batches in sets.items():
         references, hypotheses = {}, {}
+        phones, phone_hypotheses = {}, {}
         for numbers in batches.plan(0, 0):
             batch = batches.make(numbers, (0,))
             out = model(batch.frames.to(device), batch.lengths)
+            if out.phone_logits is not None:
+                steps = torch.arange(len(out.phone_logits))[:, None] < out.steps
+                summed = out.phone_logits.cpu().softmax(-1)[steps].sum(0)
+                total = summed if not len(total) else total + summed
             for row, utterance in enumerate(batch.utterances):
                 best = out.logits[: out.steps[row], row].argmax(-1).unique_consecutive()
                 references[utterance.id] = utterance.text
                 hypotheses[utterance.id] = vocabulary.decode(best[best != BLANK].tolist())
+                known = batch.phones[row]
+                if out.phone_logits is not None and known is not None:
+                    best = out.phone_logits[: out.steps[row], row].argmax(-1).unique_consecutive()
+                    phones[utterance.id] = _spell(known)
+                    phone_hypotheses[utterance.id] = _spell(best[best != BLANK].numpy())
         score = wer.score(references, hypotheses)
         scores[name] = {"cer": score.characters.rate, "wer": score.words.rate}
+        if phones:
+            scores[name]["per"] = wer.score(phones, phone_hypotheses).words.rate
     _put(model, own)
-    return scores
+    return scores, (total / total.sum()).clamp_min(1e-6).log()
+
+
+def _spell(numbers: NDArray[np.int64]) -> str:
+    """Phone numbers as a text of one word a phone; boundaries between words do not count."""
+    return " ".join(f"p{n}" for n in numbers if n != BOUNDARY)
 
 
 def _put(model: AcousticModel, weights: dict[str, Tensor]) -> None:
