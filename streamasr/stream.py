@@ -19,7 +19,7 @@ from . import audio, snapshot
 from . import state as states
 from .encoder import Encoder, EncoderState
 from .errors import ConfigError, StreamClosedError
-from .events import Event, Partial
+from .events import Event, Partial, Reason
 from .features import LogMel, LogMelState
 from .modelfile import Model
 from .resample import Resampler, ResamplerState
@@ -102,10 +102,7 @@ class Stream:
         self._finished = True
         state = self._state
         self._flush(state)
-        final = self._segmenter.final(
-            state.segmenter, self._search.commit(state.search), state.samples, "finish"
-        )
-        return [final] if final else []
+        return self._end(state, "finish")
 
     def preview(self) -> Partial:
         """The best guess if the speaker stopped now. Changes nothing. Raises StreamClosedError."""
@@ -114,7 +111,7 @@ class Stream:
         state = states.copy(self._state)
         self._flush(state)
         return self._segmenter.preview(
-            state.segmenter, self._search.best(state.search), stable, state.samples, self.time
+            state.segmenter, self._search.commit(state.search), stable, state.samples, self.time
         )
 
     def set_hotwords(self, hotwords: Iterable[Phrase]) -> None:
@@ -204,15 +201,18 @@ class Stream:
                 speech = row.argmax() not in self._silent_tokens
                 reason = segmenter.advance(state.segmenter, speech, search.between_words(state.search))
                 if reason:
-                    final = segmenter.final(
-                        state.segmenter, search.commit(state.search), state.samples, reason
-                    )
-                    events += [final] if final else []
+                    events += self._end(state, reason)
                     changed = False
         if changed:
             partial = segmenter.partial(state.segmenter, search.best(state.search), state.samples, self.time)
             events += [partial] if partial else []
         return events
+
+    def _end(self, state: _State, reason: Reason) -> list[Event]:
+        """Ends the segment: its final, if it has words. A sentence goes on over the end of a long segment."""
+        hypothesis = self._search.commit(state.search, reason != "endpoint:length")
+        final = self._segmenter.final(state.segmenter, hypothesis, state.samples, reason)
+        return [final] if final else []
 
     def _encode(self, state: _State, samples: Samples) -> Samples:
         """Samples [N] at 16 kHz -> log_probs [S, V]."""

@@ -31,14 +31,16 @@ def random_log_probs(steps: int, tokens: int, seed: int, scale: float = 2.0) -> 
     return np.asarray(logits - np.log(np.exp(logits).sum(1, keepdims=True)), np.float32)
 
 
-def bigram() -> lm.LanguageModel:
-    words = ["<unk>", "<s>", "a", "ah", "ab", "ba", "bb"]
+def bigram(ends: bool = False) -> lm.LanguageModel:
+    """`ends`: the model knows the ends of sentences."""
+    words = ["<unk>", "<s>", "a", "ah", "ab", "ba", "bb", *["</s>"] * ends]
+    n = len(words)
     rng = np.random.default_rng(3)
-    pairs = np.array([[1, 2], [1, 3], [2, 4], [4, 2], [5, 5], [3, 6]], np.int32)
+    pairs = np.array([[1, 2], [1, 3], [2, 4], [4, 2], [5, 5], [3, 6], *[[2, 7], [6, 7]] * ends], np.int32)
     return lm.build(
         words,
         [
-            (np.arange(7, dtype=np.int32)[:, None], -rng.uniform(1, 4, 7), -rng.uniform(0, 1, 7)),
+            (np.arange(n, dtype=np.int32)[:, None], -rng.uniform(1, 4, n), -rng.uniform(0, 1, n)),
             (pairs, -rng.uniform(0, 2, len(pairs)), np.zeros(len(pairs))),
         ],
     )
@@ -82,7 +84,7 @@ def compare(search: BeamSearch, log_probs: NDArray[np.float32], expected: dict[A
             assert score == pytest.approx(expected[words], abs=1e-5), words  # float32 log_probs, float64 sums
     assert max(found.values()) == pytest.approx(max(expected.values()), abs=1e-5)
     best = max(expected, key=lambda words: expected[words])
-    assert [word.text for word in search.best(s).words] == list(best)
+    assert [word.text for word in search.commit(s).words] == list(best)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -98,7 +100,7 @@ def test_open_vocabulary_is_the_sum_over_alignments(seed: int) -> None:
     search.advance(s, log_probs)
     # A word in progress and one that has ended are two hypotheses of one text.
     found: dict[tuple[str, ...], float] = {}
-    scores, words = search._complete(s)
+    scores, words, _ = search._complete(s)
     for i, score in enumerate(scores):
         add(found, tuple(w.text for w in search._words(s, i, int(words[i]))), float(score))
     assert found.keys() == expected.keys()
@@ -110,9 +112,10 @@ def readings(spelling: str) -> list[str]:
     return [word for word, texts in SPELT.items() if spelling in texts]
 
 
+@pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_lexicon_and_model_with_separator(seed: int) -> None:
-    model, log_probs = bigram(), random_log_probs(6, 4, seed)
+def test_lexicon_and_model_with_separator(seed: int, ends: bool) -> None:
+    model, log_probs = bigram(ends), random_log_probs(6, 4, seed)
     alignments: dict[tuple[tuple[str, ...], bool], float] = {}
     for tokens, log_prob in prefixes(log_probs).items():
         text = "".join(VOCABULARY.tokens[token] for token in tokens)
@@ -125,6 +128,7 @@ def test_lexicon_and_model_with_separator(seed: int) -> None:
         for word in words:
             score, at = model.score(at, model.id_of(word))
             total += 0.7 * score
+        total += 0.7 * model.score(at, model.end)[0] if ends else 0.0
         expected[words] = max(expected.get(words, -math.inf), total)
     compare(BeamSearch(VOCABULARY, WIDE, lexicon_of(VOCABULARY), model), log_probs, expected)
 
@@ -273,6 +277,34 @@ def test_a_commit_within_a_token_does_not_tell_it_again() -> None:
     assert [word.text for word in search.commit(s).words] == ["a"]
     search.advance(s, log_probs[3:])
     assert search.commit(s).words == ()
+
+
+def spelt(text: str) -> NDArray[np.float32]:
+    """Log_probs of which the likeliest are these tokens, a step each, with blanks between."""
+    path = [token for letter in VOCABULARY.encode(text) for token in (letter, 0)]
+    log_probs = np.full((len(path), 4), np.log(0.02), np.float32)
+    log_probs[np.arange(len(path)), path] = np.log(0.94)
+    return log_probs
+
+
+def test_the_language_model_goes_on_where_the_sentence_does() -> None:
+    model = bigram(ends=True)
+    search = BeamSearch(VOCABULARY, replace(WIDE, beam=50), lexicon_of(VOCABULARY), model)
+    one, other = search.start(), search.start()
+    search.advance(one, spelt("bb ab "))
+    search.advance(other, spelt("bb ab "))
+    assert [word.text for word in search.commit(one, sentence_ends=False).words] == ["bb", "ab"]
+    assert [word.text for word in search.commit(other).words] == ["bb", "ab"]
+    after_ab = model.score(model.score(model.start, model.ids["bb"])[1], model.ids["ab"])[1]
+    expected, found = [], []
+    for s, begin in ((one, after_ab), (other, model.start)):
+        search.advance(s, spelt("bb"))
+        score, at = model.score(begin, model.ids["bb"])
+        expected.append(0.7 * (score + model.score(at, model.end)[0]))
+        found.append({tuple(w.text for w in h.words): total for total, h in search.nbest(s, 1000)}[("bb",)])
+    # The acoustics are the same.
+    assert found[0] - found[1] == pytest.approx(expected[0] - expected[1], abs=1e-9)
+    assert abs(expected[0] - expected[1]) > 0.1
 
 
 def test_label_prior_divides() -> None:

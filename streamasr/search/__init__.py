@@ -3,7 +3,7 @@
     start() -> state
     advance(state, log_probs [S, V]) -> bool     has the best hypothesis changed?
     best(state) -> Hypothesis                    of everything since the last commit
-    commit(state) -> Hypothesis                  the same, made final: its history is dropped
+    commit(state, sentence_ends) -> Hypothesis   the same, made final: its history is dropped
     between_words(state) -> bool                 would a commit now cut no word in two?
 
 Times are steps, counted from the start of the stream; a word's are those of its tokens on the best path.
@@ -50,6 +50,6 @@ class Search(Protocol[S]):
 
     def best(self, state: S) -> Hypothesis: ...
 
-    def commit(self, state: S) -> Hypothesis: ...
+    def commit(self, state: S, sentence_ends: bool = True) -> Hypothesis: ...
 
     def between_words(self, state: S) -> bool: ...

@@ -101,7 +101,7 @@ class BeamSearch:
         for array in (ids, look_ahead):
             array.flags.writeable = False
         self._unknown = float(known[-1])
-        self._start = language.start
+        self._start, self._end = language.start, language.end
         self._shared = (tuple(used.arrays), look_ahead, ids, tuple(language.arrays))
         self._most_gain = config.lm_weight * max(0.0, -float(min(known.min(), 0.0))) + abs(config.word_bonus)
         self.set_phrases(phrases)
@@ -159,15 +159,16 @@ class BeamSearch:
         return bool((log_probs[:, 0] <= self._weights[c.BLANK_SKIP]).any())
 
     def best(self, state: BeamState) -> Hypothesis:
-        scores, words = self._complete(state)
+        scores, words, _ = self._complete(state)
         winner = int(np.argmax(scores))
         base = len(state.texts)
         stable = self._kernels.agreed(state.ints, state.floats, state.count, state.arena, state.keys, base)
         return Hypothesis((*_stable(state), *self._words(state, winner, int(words[winner]))), int(stable))
 
     def nbest(self, state: BeamState, count: int) -> list[tuple[float, Hypothesis]]:
-        """The `count` best different texts, best first, each with its score (natural logarithm)."""
-        scores, words = self._complete(state)
+        """The `count` best different texts of a sentence that ends here, best first, each with its score
+        (natural logarithm)."""
+        scores, words, _ = self._complete(state, self._end)
         found: dict[tuple[str, ...], tuple[float, Hypothesis]] = {}
         for i in np.argsort(-scores, kind="stable"):
             if len(found) == count or scores[i] == -np.inf:
@@ -178,17 +179,22 @@ class BeamSearch:
             )
         return list(found.values())
 
-    def commit(self, state: BeamState) -> Hypothesis:
-        """The best hypothesis, made final; the state starts anew after it, within the same token."""
-        scores, _ = self._complete(state)
-        told = self.best(state)
+    def commit(self, state: BeamState, sentence_ends: bool = True) -> Hypothesis:
+        """The best hypothesis, made final; the state starts anew after it, within the same token.
+
+        If the sentence goes on, so does the language model.
+        """
+        scores, words, contexts = self._complete(state, self._end if sentence_ends else -1)
         winner = int(np.argmax(scores))
+        told = (*_stable(state), *self._words(state, winner, int(words[winner])))
         blank, token = state.floats[winner, [c.BLANK, c.TOKEN]]
         both = float(np.logaddexp(blank, token))
         label = int(state.ints[winner, c.LABEL])
         self._restart(state, label, float(blank) - both, float(token) - both)
+        if not sentence_ends:
+            state.ints[0, c.LM] = contexts[winner]
         state.texts, state.firsts, state.lasts, state.confidences = [], [], [], []
-        return Hypothesis(told.words, len(told.words))
+        return Hypothesis(told, len(told))
 
     def between_words(self, state: BeamState) -> bool:
         return bool(state.ints[state.leader, c.NODE] == 0)
@@ -279,14 +285,19 @@ class BeamSearch:
         floats = state.floats[: state.count]
         return np.asarray(np.logaddexp(floats[:, c.BLANK], floats[:, c.TOKEN]) + floats[:, c.SCORE])
 
-    def _complete(self, state: BeamState) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Scores and last words of the hypotheses, if the stream ended here."""
-        scores, words = self._kernels.complete(
-            state.ints, state.floats, state.count, self._static, self._weights, self.vocabulary.space
+    def _complete(
+        self, state: BeamState, end: int = -1
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+        """Scores, last words and language model states of the hypotheses, if the stream ended here.
+
+        `end`: the language model's word for the end of a sentence, -1 if that goes on.
+        """
+        scores, words, contexts = self._kernels.complete(
+            state.ints, state.floats, state.count, self._static, self._weights, self.vocabulary.space, end
         )
         if not np.isfinite(scores).any():  # nothing but beginnings of words: told as they are spelt
             scores, words = self._totals(state), np.full(state.count, c.OPEN)
-        return scores, words
+        return scores, words, contexts
 
     def _words(self, state: BeamState, row: int, word: int) -> list[TimedWord]:
         """The volatile words of a hypothesis; `word`: what its last tokens are, if it is within one."""

@@ -64,8 +64,11 @@ class GreedySearch:
             return Hypothesis(complete, len(complete))
         return Hypothesis((*complete, _word(state, self.vocabulary)), len(complete))
 
-    def commit(self, state: GreedyState) -> Hypothesis:
-        """The best hypothesis, its word in progress closed; the state starts anew after it."""
+    def commit(self, state: GreedyState, sentence_ends: bool = True) -> Hypothesis:
+        """The best hypothesis, its word in progress closed; the state starts anew after it.
+
+        Sentences are nothing to it.
+        """
         _close_word(state, self.vocabulary)
         hypothesis = self.best(state)
         state.texts, state.firsts, state.lasts, state.confidences = [], [], [], []

@@ -109,31 +109,39 @@ def total(floats, i):
 
 
 @njit(cache=True, nogil=True)
-def complete(ints, floats, count, static, weights, separator):
-    """Hypotheses -> scores [count] if the stream ended here, words [count] that would then end (NONE: none).
+def _sentence_end(state, end, static, weights):
+    return weights[c.LM_WEIGHT] * lm_score(static[4], state, end)[0] if end >= 0 else 0.0
 
-    -inf: the hypothesis is within what is no word yet.
+
+@njit(cache=True, nogil=True)
+def complete(ints, floats, count, static, weights, separator, end):
+    """Hypotheses -> what they would be if the stream ended here:
+
+    scores [count] (-inf: within what is no word yet), words [count] that would then end (NONE: none),
+    states [count] of the language model. `end`: its word for the end of the sentence, -1: that goes on.
     """
     scores, words = np.full(count, -_INF), np.full(count, c.NONE, np.int64)
+    states = ints[:count, c.LM].copy()
     hot = static[5]
     for i in range(count):
         base = log_add(floats[i, c.BLANK], floats[i, c.TOKEN])
         change = -hot[3][ints[i, c.HOT]]
         if ints[i, c.NODE] == 0:
-            scores[i] = base + floats[i, c.SCORE] + change
+            scores[i] = base + floats[i, c.SCORE] + change + _sentence_end(states[i], end, static, weights)
             continue
         if separator >= 0 and len(hot[1]) > 2:
             state, change = hot_next(hot, ints[i, c.HOT], separator, separator)
             change -= hot[3][state]
         nth = 0
         while True:
-            score, _, word = ending(ints, floats, i, nth, static, weights)
+            score, state, word = ending(ints, floats, i, nth, static, weights)
             if word == c.NONE:
                 break
-            if base + score + change > scores[i]:
-                scores[i], words[i] = base + score + change, word
+            score += base + change + _sentence_end(state, end, static, weights)
+            if score > scores[i]:
+                scores[i], words[i], states[i] = score, word, state
             nth += 1
-    return scores, words
+    return scores, words, states
 
 
 @njit(cache=True, nogil=True)

@@ -70,7 +70,7 @@ class LanguageModel:
         for array in arrays:
             array.flags.writeable = False
         self.unknown = self.ids.get(UNKNOWN, -1)
-        begin = self.ids.get(BEGIN, -1)
+        begin, self.end = self.ids.get(BEGIN, -1), self.ids.get(END, -1)  # -1: there is none
         self.start = int(arrays.after[begin]) if begin >= 0 else 0
 
     @cached_property
