@@ -20,7 +20,7 @@ from .search.beam import BeamSearch
 from .search.greedy import GreedySearch
 from .search.hotwords import Phrase
 from .segmenter import DEFAULT_RULES, EndpointRule
-from .stream import Settings, Stream
+from .stream import AT_ENDPOINT, Settings, Stream
 
 # Files are decoded piece by piece: a long one need not be in memory.
 _BLOCK_SECONDS = 10
@@ -103,30 +103,35 @@ class Recognizer:
         endpointing: Sequence[EndpointRule] | bool | None = None,
         hotwords: Iterable[Phrase] | None = None,
         language_model: bool = True,
+        at_endpoint: str = AT_ENDPOINT[0],
     ) -> Stream:
         """Opens a stream of mono sound at `sample_rate` Hz.
 
         `search`: "greedy" or "beam"; None for beam if the model has a lexicon. `endpointing`: None or True
         for the default rules, False for none (one segment, as long as the stream), or rules of your own.
         `hotwords`: phrases, or (phrase, boost), to listen for; they need search "beam".
-        `language_model`: False leaves the model's out. Raises AudioError for the rate, ModelError for a
+        `language_model`: False leaves the model's out. `at_endpoint`: what becomes of the acoustic memory
+        there: "carry" goes on, "reset" begins anew, "overlap" begins anew with the last two seconds heard
+        once more (docs/design.md, Endpoints). Raises AudioError for the rate, ModelError for a
         damaged lexicon or language model, MissingDependency where numba is not, ConfigError for the rest.
         """
         name = search or self.default_search
         if name not in ("greedy", "beam"):
             raise ConfigError(f'search {search!r} is unknown; there are "greedy" and "beam"')
         rules = _rules(endpointing)
+        if at_endpoint not in AT_ENDPOINT:
+            raise ConfigError(f"at_endpoint {at_endpoint!r} is unknown; there are {', '.join(AT_ENDPOINT)}")
         if name == "greedy":
             if hotwords:
                 raise ConfigError(
                     'search "greedy" cannot use hotwords; leave them out, or take search="beam"'
                 )
-            settings = Settings(sample_rate, name, rules)
+            settings = Settings(sample_rate, name, rules, at_endpoint=at_endpoint)
             return Stream(self.model, self._features, self._encoder, self._greedy, settings)
         beam = self._beam(language_model)
         if hotwords:
             beam = beam.with_phrases(hotwords)
-        settings = Settings(sample_rate, name, rules, language_model, beam.hotwords.phrases)
+        settings = Settings(sample_rate, name, rules, language_model, beam.hotwords.phrases, at_endpoint)
         encoder = self._encoder
         if self._phone_encoder and beam.vocabulary is self.model.description.phones:
             encoder = self._phone_encoder
@@ -162,6 +167,7 @@ class Recognizer:
         endpointing: Sequence[EndpointRule] | bool | None = None,
         hotwords: Iterable[Phrase] | None = None,
         language_model: bool = True,
+        at_endpoint: str = AT_ENDPOINT[0],
     ) -> Transcript:
         """Path of a recording, or samples [N] with their `sample_rate` -> Transcript.
 
@@ -187,6 +193,7 @@ class Recognizer:
                     endpointing=endpointing,
                     hotwords=hotwords,
                     language_model=language_model,
+                    at_endpoint=at_endpoint,
                 )
             events += stream.accept(samples)
         assert stream is not None, "audio.blocks yields at least one piece"
@@ -210,6 +217,7 @@ class Recognizer:
                 endpointing=rules,
                 hotwords=[(phrase, boost) for phrase, boost in settings["hotwords"]],
                 language_model=settings["language_model"],
+                at_endpoint=settings["at_endpoint"],
             )
         except (AudioError, ConfigError, KeyError, TypeError) as error:
             raise SnapshotError(f"the snapshot's settings cannot be used: {error!r}") from None

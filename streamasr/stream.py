@@ -8,7 +8,7 @@ Whatever the chunks, sound goes through the same three methods: `accept`, `_enco
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
@@ -34,6 +34,11 @@ from .vocabulary import BLANK
 # more memory than this.
 _BLOCK_SECONDS = 10
 
+# What becomes of the encoder's memory at an endpoint (docs/design.md, Endpoints).
+AT_ENDPOINT = ("carry", "reset", "overlap")
+# Of sound before the endpoint that a fresh memory hears once more with "overlap".
+_OVERLAP_SECONDS = 2.0
+
 Samples = NDArray[np.float32]
 
 
@@ -46,6 +51,7 @@ class Settings:
     rules: tuple[EndpointRule, ...]
     language_model: bool = True
     hotwords: tuple[tuple[str, float], ...] = ()
+    at_endpoint: str = AT_ENDPOINT[0]
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -54,6 +60,7 @@ class Settings:
             "rules": [list(astuple(rule)) for rule in self.rules],
             "language_model": self.language_model,
             "hotwords": [list(pair) for pair in self.hotwords],
+            "at_endpoint": self.at_endpoint,
         }
 
 
@@ -63,6 +70,7 @@ class _State:
     samples: int  # samples at 16 kHz
     resampler: ResamplerState
     features: LogMelState
+    recent: Samples  # [T, F]: the last frames, as far as "overlap" needs them
     encoder: EncoderState
     search: GreedyState | BeamState
     segmenter: SegmenterState
@@ -80,6 +88,11 @@ class Stream:
         self._features, self._encoder, self._search = features, encoder, search
         step_samples = encoder.frames_per_step * features.config.hop_samples
         self._segmenter = Segmenter(settings.rules, step_samples, features.config.sample_rate)
+        # Whole steps, and enough of them to fill the look-ahead.
+        overlap = max(
+            round(_OVERLAP_SECONDS * features.config.sample_rate / step_samples), encoder.look_ahead + 1
+        )
+        self._recent_frames = overlap * encoder.frames_per_step if settings.at_endpoint == "overlap" else 0
         self._silent_tokens = (BLANK, search.vocabulary.space)
         self._state = self._fresh()
         self._finished = False
@@ -164,6 +177,7 @@ class Stream:
             0,
             self._resampler.start(),
             self._features.start(),
+            np.zeros((0, self._features.config.mel_bands), np.float32),
             self._encoder.start(),
             self._search.start(),
             self._segmenter.start(),
@@ -196,12 +210,13 @@ class Stream:
         for piece in pieces:
             state.heard += len(piece)
             samples = self._resampler.advance(state.resampler, audio.as_samples(piece))
-            for row in self._encode(state, samples):
+            for row in self._steps(state, samples):
                 changed |= search.advance(state.search, row[None])
                 speech = row.argmax() not in self._silent_tokens
                 reason = segmenter.advance(state.segmenter, speech, search.between_words(state.search))
                 if reason:
                     events += self._end(state, reason)
+                    self._restart(state)
                     changed = False
         if changed:
             partial = segmenter.partial(state.segmenter, search.best(state.search), state.samples, self.time)
@@ -213,6 +228,34 @@ class Stream:
         hypothesis = self._search.commit(state.search, reason != "endpoint:length")
         final = self._segmenter.final(state.segmenter, hypothesis, state.samples, reason)
         return [final] if final else []
+
+    def _steps(self, state: _State, samples: Samples) -> Iterator[Samples]:
+        """Samples [N] at 16 kHz -> log_probs [V] of one step after the other.
+
+        Where an endpoint changes the encoder's memory no step is computed before the one before it is
+        decided; else blocks are, which is faster.
+        """
+        if self._settings.at_endpoint == "carry":
+            yield from self._encode(state, samples)
+            return
+        state.samples += len(samples)
+        frames = self._features.advance(state.features, samples)
+        begin, size = 0, self._encoder.frames_per_step - len(state.encoder.waiting)
+        while begin < len(frames):
+            piece = frames[begin : begin + size]
+            begin, size = begin + size, self._encoder.frames_per_step
+            if self._recent_frames:
+                state.recent = np.concatenate([state.recent, piece])[-self._recent_frames :]
+            yield from self._encoder.advance(state.encoder, piece)
+
+    def _restart(self, state: _State) -> None:
+        """The encoder's memory after an endpoint. The context of the convolutions goes on in any case."""
+        encoder = state.encoder
+        if self._settings.at_endpoint == "reset":
+            encoder.h[:], encoder.c[:] = 0, 0
+        elif self._settings.at_endpoint == "overlap":
+            state.encoder = self._encoder.start()
+            self._encoder.advance(state.encoder, state.recent)
 
     def _encode(self, state: _State, samples: Samples) -> Samples:
         """Samples [N] at 16 kHz -> log_probs [S, V]."""

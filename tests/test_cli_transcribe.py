@@ -46,6 +46,16 @@ def test_one_recording(sound: Path, model: list[str], capsys: Captured, tiny: st
     assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(transcript.to_dict()))
 
 
+def test_at_endpoint(sound: Path, model: list[str], capsys: Captured, tiny: streamasr.Recognizer) -> None:
+    samples = 0.2 * np.random.default_rng(6).standard_normal(16000 * 23)  # longer than a segment may be
+    soundfile.write(sound / "long.wav", samples, 16000)
+    assert main(["transcribe", str(sound / "long.wav"), "--at-endpoint", "reset", *model]) == 0
+    told = capsys.readouterr().out.split()
+    assert told == tiny.transcribe(sound / "long.wav", at_endpoint="reset").text.split()
+    assert told != tiny.transcribe(sound / "long.wav").text.split()
+    assert main(["transcribe", str(sound / "a.wav"), "--at-endpoint", "forget", *model]) == 2
+
+
 @pytest.mark.parametrize(("form", "begin"), [("srt", "1\n00:00:0"), ("vtt", "WEBVTT\n\n00:00:0")])
 def test_subtitles(sound: Path, model: list[str], capsys: Captured, form: str, begin: str) -> None:
     assert main(["transcribe", str(sound / "a.wav"), "--format", form, *model]) == 0

@@ -24,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="recording; - for standard input")
     parser.add_argument("--format", choices=("txt", "json", "srt", "vtt"), default="txt", help="default: txt")
     parser.add_argument("--output", type=Path, metavar="DIR", help="one file per recording there, not stdout")
+    parser.add_argument(
+        "--at-endpoint",
+        choices=("carry", "reset", "overlap"),
+        default="carry",
+        help="what becomes of the acoustic memory at the end of a segment; default: carry",
+    )
     parser.add_argument("--model", metavar="NAME|PATH", help="default: the English model that is installed")
 
 
@@ -47,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     code = DONE
     try:
         for i, file in enumerate(files):
-            transcript = _transcribe(recognizer, file, failed)
+            transcript = _transcribe(recognizer, file, options.at_endpoint, failed)
             if transcript is None:
                 continue
             text = FORMATS[options.format](transcript)
@@ -91,7 +97,7 @@ def target_paths(files: Sequence[str], folder: Path, suffix: str) -> list[Path]:
     return targets
 
 
-def _transcribe(recognizer: Recognizer, file: str, failed: list[str]) -> Transcript | None:
+def _transcribe(recognizer: Recognizer, file: str, at_endpoint: str, failed: list[str]) -> Transcript | None:
     """The transcript, or None with the reason on stderr and the file's name added to `failed`."""
     from ..audio import read_stream
 
@@ -99,8 +105,8 @@ def _transcribe(recognizer: Recognizer, file: str, failed: list[str]) -> Transcr
         if file == STDIN:
             if sys.stdin is None:  # closed by whoever started this process
                 raise AudioError("standard input: is closed; send a recording")
-            return recognizer.transcribe(*read_stream(sys.stdin.buffer))
-        return recognizer.transcribe(file)
+            return recognizer.transcribe(*read_stream(sys.stdin.buffer), at_endpoint=at_endpoint)
+        return recognizer.transcribe(file, at_endpoint=at_endpoint)
     except StreamASRError as error:
         say(error)
     except Exception as error:  # a fault of ours in one recording must not cost the others
