@@ -75,7 +75,7 @@ def main() -> int:
         "the same, every step extends": BeamSearch(vocabulary, replace(config, blank_skip=1.0), words, model),
         "+ 10,000 hotwords": BeamSearch(vocabulary, config, words, model, phrases=phrases),
     }
-    print(f"{len(words.words):,} words, {len(model.arrays.word):,} n-grams, beam {options.beam}, "
+    print(f"{len(words.words):,} words, {len(model):,} n-grams, beam {options.beam}, "
           f"{len(log_probs)} steps of {1000 * step_seconds:g} ms, one thread\n")  # fmt: skip
     print("| search | us per step | us per best() | state |\n| --- | --- | --- | --- |")
     for name, search in searches.items():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import CHARACTERS, thorough
+from strategies import CHARACTERS, quick, thorough
 
+from streamasr.data import lexicon as data
 from streamasr.errors import ConfigError, ModelError
 from streamasr.search import lexicon
 
@@ -54,14 +55,76 @@ def test_look_ahead_is_the_best_that_can_be_reached(pairs: list[tuple[str, list[
         assert best[node] == max(reach, default=-np.inf)
 
 
-def test_file(tmp_path: Path) -> None:
-    found = lexicon.build(lexicon.spell(["art", "artist", "a", "it's"], CHARACTERS), len(CHARACTERS))
-    found.write(tmp_path / "lexicon.safetensors")
-    again = lexicon.read(tmp_path / "lexicon.safetensors")
-    assert again.words == found.words and again.tokens == len(CHARACTERS)
-    assert words_at(again, CHARACTERS.encode("it's")) == ["it's"]
+@quick
+@given(spellings)
+def test_file(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, list[int]]]) -> None:
+    found, path = lexicon.build(pairs, 5), tmp_path_factory.mktemp("lexicon") / "lexicon.safetensors"
+    found.write(path)
+    again = lexicon.read(path)
+    assert again.words == found.words and again.tokens == 5
+    for name, array in again.arrays._asdict().items():
+        np.testing.assert_array_equal(array, getattr(found.arrays, name))
+
+
+def test_file_of_many_tokens(tmp_path: Path) -> None:
+    """More children and higher tokens than a byte holds."""
+    for count in (400, 70_000):
+        found = lexicon.build([(f"w{i}", [i]) for i in range(1, count)], count)
+        found.write(tmp_path / "lexicon.safetensors")
+        assert words_at(lexicon.read(tmp_path / "lexicon.safetensors"), [count - 1]) == [f"w{count - 1}"]
+
+
+def test_no_damaged_file_is_followed(tmp_path: Path) -> None:
+    """A byte changed anywhere: refused, or a tree whose every index is within bounds."""
+    path = tmp_path / "lexicon.safetensors"
+    words = ["art", "artist", "a", "it's"]
+    lexicon.build(lexicon.spell(words, CHARACTERS), len(CHARACTERS)).write(path)
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(content)
+        damaged[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            found = lexicon.read(path)
+        except ModelError:
+            continue
+        assert np.isfinite(found.look_ahead(np.zeros(len(found.words)))).sum() <= len(found)
+        for word in words:
+            words_at(found, CHARACTERS.encode(word))
     with pytest.raises(ModelError, match="cannot be read"):
         lexicon.read(tmp_path / "none")
+
+
+PHONES = ("<blank>", " ", "AH", "D", "EH", "EY", "IY", "R", "T", "UW")
+SPOKEN = "a\tAH0\na\tEY1\nread\tR EH1 D\nread\tR IY1 D\nred\tR EH1 D\nto\tT AH0\nto\tT AH1\nto\tT UW1\n"
+
+
+def test_pronunciations(tmp_path: Path) -> None:
+    path, more = tmp_path / "dictionary.txt", tmp_path / "more.txt"
+    path.write_text(SPOKEN)
+    more.write_text("reed\tR IY1 D\tg2p\nred\tR EH2 D\tg2p\n")
+    spoken = data.pronunciations([path, more], PHONES)
+    assert spoken["to"] == [[8, 2], [8, 9]]  # alike but for stress: once
+    found, left_out = data.from_pronunciations(["<s>", "to", "read", "red", "xylem", "reed"], spoken, 10)
+    assert (found.words, left_out) == (("to", "read", "red", "reed"), 2)
+    assert words_at(found, [7, 4, 3]) == ["read", "red"] and words_at(found, [7, 6, 3]) == ["read", "reed"]
+    assert words_at(found, [2]) == []  # "a" is no word of the list
+    with pytest.raises(ConfigError, match="no word of 1 is among the 5 with a pronunciation"):
+        data.from_pronunciations(["xylem"], spoken, 10)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("to", "line 9: expected word TAB phones, not 'to'"),
+        ("to\t \tg2p", "line 9: expected word TAB phones"),
+        ("shoe\tSH UW1", "line 9: phone 'SH' is no token of the model"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "dictionary.txt").write_text(SPOKEN + line)
+    with pytest.raises(ConfigError, match=message):
+        data.pronunciations([tmp_path / "dictionary.txt"], PHONES)
 
 
 def test_what_cannot_be_spelt_is_named() -> None:

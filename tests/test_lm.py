@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_kernels_score_the_same(tmp_path: Path) -> None:
     rng, state = np.random.default_rng(0), model.start
     for word in rng.integers(-1, len(model.words), 300):
         expected = model.score(state, int(word))
-        score, after = kernels.lm_score(tuple(model.arrays), state, int(word))
+        score, after = kernels.lm_score(model.tables, state, int(word))
         assert (score, after) == (pytest.approx(expected[0], abs=1e-12), expected[1])
         state = after
 
@@ -107,6 +108,7 @@ def test_file(tmp_path: Path, bits: int) -> None:
     for name, array in again.arrays._asdict().items():
         np.testing.assert_array_equal(array, getattr(model.arrays, name))
         assert not array.flags.owndata and not array.flags.writeable  # the file's own memory
+    assert np.shares_memory(again.tables[0], again.arrays.context)
 
 
 def test_codes_of_8_bits_are_close(tmp_path: Path) -> None:
@@ -154,18 +156,55 @@ def test_a_kenlm_binary_is_named(tmp_path: Path) -> None:
 
 def test_arrays_are_checked(tmp_path: Path) -> None:
     """Kernels trust them: no file may make one read beyond an array or go round for ever."""
-    model = ngram.read(write(tmp_path / "lm.arpa", ARPA))
+    model = ngram.read(write(tmp_path / "lm.arpa", random_arpa(0)))
+    count, contexts = len(model), len(model.arrays.backoff)
     for name, place, value in [
-        ("first", 1, 99), ("first", 2, 0), ("suffix", -1, 99), ("suffix", 2, 3), ("word", -1, 6),
-        ("word", 0, 1),
-        ("after", 3, 99), ("log_probs", 0, np.nan), ("backoffs", 0, np.inf),
+        ("context", 0, 2), ("context", -1, 1 << 31), ("context", 1, 0), ("first", 1, count), ("first", 2, 0),
+        ("first", 0, 1), ("first", -1, count + 1), ("suffix", -1, count), ("suffix", 0, -1),
+        ("suffix", -1, count - 1), ("word", -1, len(model.words)), ("log_probs", 0, np.nan),
+        ("backoffs", 0, np.inf),
     ]:  # fmt: skip
         broken = getattr(model.arrays, name).copy()
-        broken[place] = value
-        with pytest.raises(ModelError, match=f"here: {name}|here: the first entries"):
+        broken[place] = value if value < 1 << 31 else value - (1 << 32)
+        with pytest.raises(ModelError, match="here: (context, )?(first|suffix|word|log_probs|backoffs)"):
             lm.LanguageModel(model.words, model.arrays._replace(**{name: broken}), "here")
+    for name, length in [("context", -1), ("first", -1), ("backoff", -1), ("suffix", -1), ("word", -1)]:
+        with pytest.raises(ModelError, match="here: "):
+            cut = getattr(model.arrays, name)[:length]
+            lm.LanguageModel(model.words, model.arrays._replace(**{name: cut}), "here")
+    states = np.arange(-1, count + 3)
+    assert sum(model.are_states(states[i : i + 1]) for i in range(len(states))) == contexts
     with pytest.raises(ModelError, match="cannot be read"):
         lm.read(tmp_path / "none")
     (tmp_path / "cut").write_bytes(b"\x10")
     with pytest.raises(ModelError, match="was it cut off"):
         lm.read(tmp_path / "cut")
+
+
+def test_no_damaged_file_is_followed(tmp_path: Path) -> None:
+    """A byte changed anywhere: refused, or a model whose every index is within bounds."""
+    path = tmp_path / "lm.safetensors"
+    ngram.read(write(tmp_path / "lm.arpa", random_arpa(2))).write(path)
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(content)
+        damaged[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            model = lm.read(path)
+        except ModelError:
+            continue
+        state = model.start
+        for word in rng.integers(0, len(model.words), 60):
+            score, state = model.score(state, int(word))
+            assert math.isfinite(score) and model.are_states(np.array([state]))
+
+
+def test_a_list_of_words_is_not_unpacked_for_ever() -> None:
+    bomb = np.frombuffer(zlib.compress(bytes(65 << 20)), np.uint8)
+    with pytest.raises(ModelError, match="here: the list of words is cut off or above"):
+        lm.tensor_text(bomb, "here")
+    with pytest.raises(ModelError, match="here: the list of words cannot be read"):
+        lm.tensor_text(np.zeros(9, np.uint8), "here")
+    words = ["a", "naïve", "it's"]
+    assert lm.tensor_text(lm.text_tensor(words), "here") == words

@@ -1,15 +1,19 @@
-"""Words -> lexicon of the beam search, spelt in the letters of a character model.
+"""Words -> lexicon of the beam search.
 
     python -m streamasr.data.lexicon lm.safetensors MODEL lexicon.safetensors [--words N]
+    python -m streamasr.data.lexicon lm.safetensors MODEL lexicon.safetensors --pronunciations cmudict.txt ...
 
 The words are those of a language model (of which the first N, as it has them in its order), or of a text
-file, one word a line. Words with other letters than the model's are left out and counted.
+file, one word a line. They are spelt in the letters of a character model; for a model of phones as the
+files say: word TAB phones, further fields are ignored, several lines a word are several pronunciations.
+Words that cannot be spelt are left out and counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .. import modelfile
@@ -18,7 +22,7 @@ from ..search import lexicon, lm
 from ..vocabulary import BLANK, Vocabulary
 
 
-def from_words(words: list[str], vocabulary: Vocabulary) -> tuple[lexicon.Lexicon, int]:
+def from_words(words: Sequence[str], vocabulary: Vocabulary) -> tuple[lexicon.Lexicon, int]:
     """Words -> lexicon of those that can be written, how many were left out. ConfigError if all were."""
     letters = {t for i, t in enumerate(vocabulary.tokens) if i not in (BLANK, vocabulary.space)}
     kept = [word for word in dict.fromkeys(words) if word and letters.issuperset(word)]
@@ -29,6 +33,41 @@ def from_words(words: list[str], vocabulary: Vocabulary) -> tuple[lexicon.Lexico
     return lexicon.build(lexicon.spell(kept, vocabulary), len(vocabulary)), len(words) - len(kept)
 
 
+def pronunciations(paths: Iterable[Path], tokens: Sequence[str]) -> dict[str, list[list[int]]]:
+    """Files of word TAB phones -> token ids of each word's pronunciations, stress digits dropped.
+
+    Raises ConfigError naming the line that is something else, or has a phone that is no token.
+    """
+    ids = {token: number for number, token in enumerate(tokens) if number != BLANK}
+    found: dict[str, dict[tuple[int, ...], None]] = {}  # alike but for stress: once
+    for path in paths:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read: {error}") from None
+        for number, line in enumerate(lines, 1):
+            word, *rest = line.split("\t")
+            phones = [phone.rstrip("012") for phone in rest[0].split()] if rest else []
+            if not phones or not word:
+                raise ConfigError(f"{path}: line {number}: expected word TAB phones, not {line[:60]!r}")
+            unknown = [phone for phone in phones if phone not in ids]
+            if unknown:
+                raise ConfigError(f"{path}: line {number}: phone {unknown[0]!r} is no token of the model")
+            found.setdefault(word, {})[tuple(ids[phone] for phone in phones)] = None
+    return {word: [list(each) for each in spellings] for word, spellings in found.items()}
+
+
+def from_pronunciations(
+    words: Sequence[str], spoken: Mapping[str, Sequence[Sequence[int]]], tokens: int
+) -> tuple[lexicon.Lexicon, int]:
+    """Words, pronunciations -> lexicon of those that have one, how many have none. ConfigError if all."""
+    kept = [word for word in dict.fromkeys(words) if word in spoken]
+    if not kept:
+        raise ConfigError(f"no word of {len(words)} is among the {len(spoken)} with a pronunciation")
+    pairs = ((word, spelling) for word in kept for spelling in spoken[word])
+    return lexicon.build(pairs, tokens), len(words) - len(kept)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m streamasr.data.lexicon", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -36,6 +75,9 @@ def main() -> int:
     parser.add_argument("model", metavar="MODEL", help="name or path of the model that will use it")
     parser.add_argument("target", type=Path, metavar="OUT", help="lexicon.safetensors")
     parser.add_argument("--words", dest="most", type=int, metavar="N", help="the first N only")
+    parser.add_argument(
+        "--pronunciations", type=Path, nargs="+", metavar="FILE", help="for a model of phones"
+    )
     options = parser.parse_args()
     if options.words.suffix == ".safetensors":
         words = list(lm.read(options.words).words)
@@ -45,9 +87,17 @@ def main() -> int:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{options.words}: cannot be read: {error}") from None
     vocabulary = modelfile.read(modelfile.find(options.model)).description.vocabulary
-    found, left_out = from_words(words[: options.most], vocabulary)
+    if (vocabulary.kind == "phones") != bool(options.pronunciations):
+        what = "needs --pronunciations" if vocabulary.kind == "phones" else "spells words itself"
+        raise ConfigError(f"{options.model}: a model of {vocabulary.kind} {what}")
+    if options.pronunciations:
+        spoken = pronunciations(options.pronunciations, vocabulary.tokens)
+        found, left_out = from_pronunciations(words[: options.most], spoken, len(vocabulary))
+    else:
+        found, left_out = from_words(words[: options.most], vocabulary)
     found.write(options.target)
-    print(f"{options.target}: {len(found.words):,} words in {len(found):,} nodes; {left_out:,} left out")
+    count = f"{len(found.words):,} words, {len(found.arrays.word):,} spellings in {len(found):,} nodes"
+    print(f"{options.target}: {count}; {left_out:,} words left out")
     return 0
 
 

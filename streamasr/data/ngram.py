@@ -209,7 +209,7 @@ def main() -> int:
     options = parser.parse_args()
     model = read(options.source, options.bits)
     model.write(options.target)
-    grams = f"{len(model.arrays.word):,} n-grams of up to {model.order} words"
+    grams = f"{len(model):,} n-grams of up to {model.order} words"
     print(f"{options.target}: {len(model.words):,} words, {grams}")
     return 0
 

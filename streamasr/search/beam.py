@@ -101,8 +101,8 @@ class BeamSearch:
         for array in (ids, look_ahead):
             array.flags.writeable = False
         self._unknown = float(known[-1])
-        self._start, self._end = language.start, language.end
-        self._shared = (tuple(used.arrays), look_ahead, ids, tuple(language.arrays))
+        self._start, self._end, self._language = language.start, language.end, language
+        self._shared = (tuple(used.arrays), look_ahead, ids, language.tables)
         self._most_gain = config.lm_weight * max(0.0, -float(min(known.min(), 0.0))) + abs(config.word_bonus)
         self.set_phrases(phrases)
 
@@ -226,12 +226,11 @@ class BeamSearch:
         """
         rows, floats = state.ints[: max(state.count, 0)], state.floats
         static: Any = self._static
-        lexicon, side, _, _, language, hot = static
+        lexicon, side, _, _, _, hot = static
         nodes = len(lexicon[1]) + len(side[1]) if self.lexicon else 2
         bounds = {
             c.NODE: (0, nodes),
             c.LABEL: (0, len(self.vocabulary)),
-            c.LM: (0, len(language[1])),
             c.HOT: (0, len(hot[1])),
             c.ENDED: (c.OPEN, max(1, len(self.lexicon.words) if self.lexicon else 0)),
             c.ORDINAL: (len(state.texts), len(state.texts) + max(state.used, 0) + 2),
@@ -257,6 +256,7 @@ class BeamSearch:
             and not np.isnan(floats).any()
             and len({len(each) for each in texts}) == 1
             and all(low <= rows[:, k].min() and rows[:, k].max() < high for k, (low, high) in bounds.items())
+            and self._language.are_states(rows[:, c.LM])
             and all(rows[:, k].max() <= state.step for k in (c.LAST_B, c.LAST_N))
             and bool(((parents >= -1) & (parents < np.arange(len(arena)))).all())
             and bool(((tokens > 0) & (tokens < len(self.vocabulary))).all())
@@ -404,9 +404,5 @@ def _empty_lexicon(tokens: int) -> lexicons.Lexicon:
 
 def _silent_model() -> models.LanguageModel:
     """Every word has probability 1: the search without a language model."""
-    zero = np.zeros(1, np.int32)
-    codes, table = np.zeros(1, np.uint8), np.zeros(1, np.float32)
-    arrays = models.Arrays(
-        np.array([0, 1], np.int32), zero, codes, zero.copy(), codes.copy(), zero.copy(), table, table.copy()
-    )
-    return models.LanguageModel([models.UNKNOWN], arrays)
+    one = np.zeros((1, 1), np.int32), np.zeros(1), np.zeros(1)
+    return models.build([models.UNKNOWN], [one])

@@ -49,20 +49,50 @@ def find(values, begin, end, value):
     return begin if begin < end and values[begin] == value else -1
 
 
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _before(bits, ranks, state):
+    """How many contexts have lower numbers, and whether this is one."""
+    word, place = np.int64(bits[state >> 5]), state & 31
+    x = word & ((1 << place) - 1)
+    x -= (x >> 1) & 0x55555555
+    x = (x & 0x33333333) + ((x >> 2) & 0x33333333)
+    x = (x + (x >> 4)) & 0x0F0F0F0F
+    return ranks[state >> 5] + (((x * 0x01010101) & 0xFFFFFFFF) >> 24), (word >> place) & 1 == 1
+
+
 @njit(cache=True, nogil=True)
 def lm_score(lm, state, word):
     """LanguageModel.score: natural log p, next state."""
-    first, suffix, backoff, words, log_prob, after, log_probs, backoffs = lm
+    bits, ranks, first, backoff, suffix, words, log_prob, log_probs, backoffs = lm
     if word < 0:
         return -100.0 * math.log(10.0), np.int64(0)
-    total = 0.0
-    while state:
-        entry = find(words, first[state], first[state + 1], word)
+    count, long = len(log_prob) - len(words), len(backoff) - len(suffix)
+    total, found, state = 0.0, False, np.int64(state)
+    while True:
+        number, entry = np.int64(0), np.int64(word)
+        if state:
+            number = _before(bits, ranks, state)[0]
+            entry = count + find(words, first[number] - count, first[number + 1] - count, word)
+            if entry < count:
+                entry = np.int64(-1)
+                if not found:
+                    total += backoffs[backoff[number]]
         if entry >= 0:
-            return total + log_probs[log_prob[entry]], np.int64(after[entry])
-        total += backoffs[backoff[state]]
-        state = suffix[state]
-    return total + log_probs[log_prob[word]], np.int64(after[word])
+            if not found:
+                total += log_probs[log_prob[entry]]
+                found = True
+            if _before(bits, ranks, entry + 1)[1]:
+                return total, entry + 1
+        if state == 0:
+            return total, np.int64(0)
+        if number >= long:
+            state = np.int64(suffix[number - long])
+        elif state > count:
+            state = np.int64(words[state - 1 - count]) + 1
+            if not _before(bits, ranks, state)[1]:
+                state = np.int64(0)
+        else:
+            state = np.int64(0)
 
 
 @njit(cache=True, nogil=True)

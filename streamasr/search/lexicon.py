@@ -6,7 +6,8 @@
     first_word [nodes + 1]    spellings first_word[n] .. first_word[n + 1] - 1 end at n
     word [spellings]          the words that are spelt so: homophones share a node
 
-Nodes are numbered level by level, so children follow their parent and first_child ascends. A word may
+A file says how many children and words each node has; opening adds them up. Nodes are numbered level by
+level, so children follow their parent and first_child ascends. A word may
 have several spellings (pronunciations), a spelling any number of words. The separator (the space of a
 character model) is in no spelling: the search knows that it ends words.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +75,15 @@ class Lexicon:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """-> one safetensors file (docs/search.md, Files)."""
-        tensors = {**self.arrays._asdict(), "words": text_tensor(self.words)}
-        tensors["tokens"] = np.array([self.tokens], np.int32)
+        a = self.arrays
+        tensors: dict[str, NDArray[Any]] = {"children": np.diff(a.first_child), "token": a.token}
+        tensors["spellings"] = np.diff(a.first_word)
+        tensors = {name: _narrowed(tensor) for name, tensor in tensors.items()}
+        tensors |= {
+            "word": a.word,
+            "words": text_tensor(self.words),
+            "tokens": np.array([self.tokens], np.int32),
+        }
         content = tensorfile.render(tensors)
         with open(f"{os.fspath(path)}.part", "wb") as file:  # never a half-written file under the real name
             file.write(content)
@@ -83,16 +91,39 @@ class Lexicon:
 
 
 def read(path: str | os.PathLike[str]) -> Lexicon:
-    """File from `Lexicon.write` -> the lexicon, mapped: processes share its memory. Raises ModelError."""
+    """File from `Lexicon.write` -> the lexicon. Raises ModelError."""
     where = os.fspath(path)
     tensors = tensorfile.mapped(path)
     words = tensor_text(tensors.pop("words", None), where)
     tokens = tensors.pop("tokens", np.zeros(0))
-    if tensors.keys() != set(Arrays._fields) or tokens.shape != (1,):
+    if tensors.keys() != {"children", "token", "spellings", "word"} or tokens.shape != (1,):
         raise ModelError(
             f"{where}: is not a lexicon of streamasr; `python -m streamasr.data.lexicon` makes one"
         )
-    return Lexicon(words, int(tokens[0]), Arrays(**tensors), where)
+    for name, tensor in tensors.items():
+        if tensor.ndim != 1 or tensor.dtype.kind not in "ui":
+            raise ModelError(f"{where}: {name} has {tensor.ndim} axes of {tensor.dtype}")
+    arrays = Arrays(
+        _starts(tensors["children"], 1, where),
+        tensors["token"].astype(np.int32),
+        _starts(tensors["spellings"], 0, where),
+        tensors["word"].astype(np.int32),
+    )
+    return Lexicon(words, int(tokens[0]), arrays, where)
+
+
+def _narrowed(numbers: NDArray[np.int32]) -> NDArray[Any]:
+    """The same in as few bytes as hold them."""
+    most = int(numbers.max(initial=0))
+    return numbers.astype(np.uint8 if most < 1 << 8 else np.uint16 if most < 1 << 16 else np.int32)
+
+
+def _starts(counts: NDArray[Any], begin: int, where: str) -> NDArray[np.int32]:
+    """How many each has [n] -> where each begins, and the end [n + 1]."""
+    starts = np.concatenate([[begin], begin + np.cumsum(counts, dtype=np.int64)])
+    if starts.max() >= 1 << 31:
+        raise ModelError(f"{where}: more than {1 << 31} nodes or spellings")
+    return starts.astype(np.int32)
 
 
 def spell(words: Iterable[str], vocabulary: Vocabulary) -> list[tuple[str, list[int]]]:

@@ -3,25 +3,29 @@
     log p(w | h) = log p*(w | h)                  where the n-gram h w is in the model
                    log b(h) + log p(w | h')       elsewhere; h' is h without its first word
 
-Entries are the n-grams of all orders, contexts those histories that matter: an n-gram that has
-children (longer n-grams beginning with it) or a back-off weight. Context 0 is the empty one, its
-children are the unigrams, so entry = word there.
+Entries are the n-grams of all orders, by order, then by the entry of their beginning (all words but the
+last), then by their last word: the first entries are the unigrams, in the order of the words. Contexts are
+those n-grams that matter as histories: with children (longer n-grams that they begin) or a back-off weight.
+A state is 0, the empty context, or 1 + the entry of a context: all of the history that matters.
 
-    first [contexts + 1]   entries first[c] .. first[c + 1] - 1 are the children of context c
-    suffix [contexts]      the longest context that is a proper suffix of c; suffix[c] < c
-    backoff [contexts]     code of log b(c)
-    word [entries]         last word of the n-gram; ascending among the children of one context
-    log_prob [entries]     code of log p*
-    after [entries]        the longest context that is a suffix of the n-gram: the state after it
-    log_probs, backoffs    what the codes mean, natural logarithms
+    context [states / 32]     bit s & 31 of number s >> 5: is s a context? c: how many are before it
+    first [contexts + 1]      entries first[c] .. first[c + 1] - 1 are the children of context c
+    backoff [contexts]        code of log b(c)
+    suffix [long contexts]    of those of three and more words, which come last: the longest context, as a
+                              state, that is a proper suffix; that of two words is the last word's, or 0
+    word [entries - words]    last word of the n-gram; ascending among the children of one context
+    log_prob [entries]        code of log p*
+    log_probs, backoffs       what the codes mean, natural logarithms
 
-A state is the number of a context: all of the history that can make a difference. Codes are 8 or 16
-bits. `score` here is the plain definition; kernels.py has the same for the inner loop.
+Codes are 8 or 16 bits, word ids 16 where that is enough. An n-gram that two contexts share is looked for
+in both: nothing says where the state after it is (KenLM's trie, Heafield 2011, does the same).
+`score` here is the plain definition; kernels.py has the same for the inner loop.
 """
 
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -37,19 +41,21 @@ BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 MOST_ORDER = 5
 # log p of an unknown word in a model without <unk>: -100 as log10, as KenLM has it.
 _IMPOSSIBLE = -100.0 * np.log(10.0)
+# Of unpacked words that are believed: some six million.
+_MOST_TEXT_BYTES = 64 << 20
 
 Order = tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]
 
 
 class Arrays(NamedTuple):
-    """The arrays above, in the order that the kernels take them in."""
+    """The arrays above, as they are in the file."""
 
+    context: NDArray[np.int32]
     first: NDArray[np.int32]
-    suffix: NDArray[np.int32]
     backoff: NDArray[np.integer[Any]]
-    word: NDArray[np.int32]
+    suffix: NDArray[np.int32]
+    word: NDArray[np.integer[Any]]
     log_prob: NDArray[np.integer[Any]]
-    after: NDArray[np.int32]
     log_probs: NDArray[np.float32]
     backoffs: NDArray[np.float32]
 
@@ -64,27 +70,34 @@ class LanguageModel:
         """
         self.words = tuple(words)
         self.arrays = arrays
-        _check(arrays, len(self.words), where)
+        self.order = _check(arrays, len(self.words), where)
         if len(self.ids) != len(self.words):
             raise ModelError(f"{where}: the vocabulary holds a word twice")
-        for array in arrays:
+        bits = arrays.context.view(np.uint32)
+        inside = _bits(arrays).reshape(-1, 32).sum(1)
+        ranks = (np.cumsum(inside) - inside).astype(np.int32)
+        # In the order that the kernels take them in; ranks: contexts before each number of `context`.
+        self.tables = (bits, ranks, *arrays[1:])
+        for array in (*arrays, *self.tables):
             array.flags.writeable = False
         self.unknown = self.ids.get(UNKNOWN, -1)
         begin, self.end = self.ids.get(BEGIN, -1), self.ids.get(END, -1)  # -1: there is none
-        self.start = int(arrays.after[begin]) if begin >= 0 else 0
+        self.start = begin + 1 if self.are_states(np.array([begin + 1])) else 0
 
     @cached_property
     def ids(self) -> dict[str, int]:
         """Word -> id."""
         return {word: number for number, word in enumerate(self.words)}
 
-    @property
-    def order(self) -> int:
-        """Length of the longest n-grams."""
-        length, context = 1, len(self.arrays.suffix) - 1
-        while context:  # the last context is one of the longest
-            length, context = length + 1, int(self.arrays.suffix[context])
-        return length if np.diff(self.arrays.first)[-1] else max(length - 1, 1)
+    def __len__(self) -> int:
+        """Number of n-grams."""
+        return len(self.arrays.log_prob)
+
+    def are_states(self, states: NDArray[np.integer[Any]]) -> bool:
+        """Are all of these numbers [n] states?"""
+        if states.min() < 0 or states.max() > len(self):
+            return False
+        return bool((self.tables[0][states >> 5] >> (states & 31).astype(np.uint32) & np.uint32(1)).all())
 
     @property
     def unigrams(self) -> NDArray[np.float64]:
@@ -102,18 +115,40 @@ class LanguageModel:
 
     def score(self, state: int, word: int) -> tuple[float, int]:
         """State and word id (-1: unknown) -> natural log p, next state. The reference of the kernels."""
-        a = self.arrays
+        a, count = self.arrays, len(self.words)
         if word < 0:
             return _IMPOSSIBLE, 0
-        total = 0.0
-        while state:
-            begin, end = int(a.first[state]), int(a.first[state + 1])
-            entry = begin + int(np.searchsorted(a.word[begin:end], word))
-            if entry < end and a.word[entry] == word:
-                return total + float(a.log_probs[a.log_prob[entry]]), int(a.after[entry])
-            total += float(a.backoffs[a.backoff[state]])
-            state = int(a.suffix[state])
-        return total + float(a.log_probs[a.log_prob[word]]), int(a.after[word])
+        total, found = 0.0, False
+        while True:
+            entry = word
+            if state:
+                number = self._number(state)
+                begin, end = int(a.first[number]) - count, int(a.first[number + 1]) - count
+                place = begin + int(np.searchsorted(a.word[begin:end], word))
+                entry = count + place if place < end and a.word[place] == word else -1
+                if entry < 0 and not found:
+                    total += float(a.backoffs[a.backoff[number]])
+            if entry >= 0:
+                if not found:
+                    total, found = total + float(a.log_probs[a.log_prob[entry]]), True
+                if self.are_states(np.array([entry + 1])):
+                    return total, entry + 1
+            if not state:
+                return total, 0
+            state = self._suffix(state)
+
+    def _number(self, state: int) -> int:
+        """How many contexts are before this one."""
+        bits, ranks = self.tables[:2]
+        return int(ranks[state >> 5]) + (int(bits[state >> 5]) & ((1 << (state & 31)) - 1)).bit_count()
+
+    def _suffix(self, state: int) -> int:
+        a, count = self.arrays, len(self.words)
+        place = self._number(state) - (len(a.backoff) - len(a.suffix))
+        if place >= 0:
+            return int(a.suffix[place])
+        shorter = int(a.word[state - 1 - count]) + 1 if state > count else 0
+        return shorter if self.are_states(np.array([shorter])) else 0
 
     def sentence(self, text: str) -> list[float]:
         """Words of a sentence -> natural log p of each and of the sentence's end."""
@@ -173,39 +208,37 @@ def build(words: Sequence[str], orders: Sequence[Order], bits: int = 8) -> Langu
         values.append((log_prob[order], back[order]))
     if len(keys[0]) != count:
         raise ModelError(f"language model: {len(keys[0])} unigrams for {count} words")
-    # Contexts are numbered as the entries are, from 1; the longest n-grams are none.
-    contexts, total = [], 1
+    used = [back != 0 for _, back in values]
     for k in range(len(orders) - 1):
-        used = values[k][1] != 0
-        used[parents[k + 1]] = True
-        contexts.append(np.where(used, total + np.cumsum(used) - 1, 0))
-        total += int(used.sum())
-    after, suffix, back_off, first = [], [np.zeros(1, np.int64)], [np.zeros(1)], [np.zeros(1, np.int64)]
-    offset = count
-    for k, ids in enumerate(grams, 1):
-        shorter = np.zeros(len(ids), np.int64)
+        used[k][parents[k + 1]] = True
+    used[-1][:] = False  # the longest n-grams are no histories
+    ends = np.cumsum([len(ids) for ids in grams])
+    first = [np.zeros(1, np.int64)]
+    suffix = [np.zeros(0, np.int64)]
+    for k in range(1, len(orders)):
+        own = np.flatnonzero(used[k - 1])
+        first.append(ends[k - 1] + np.searchsorted(parents[k], own))
+        if k < 3:
+            continue
+        shorter = np.zeros(len(own), np.int64)
         for start in range(k - 1, 0, -1):  # from the shortest suffix: longer ones replace it
-            entry = _find(keys, ids[:, start:], count)
-            found = np.where(entry >= 0, contexts[k - start - 1][entry], 0)
-            shorter = np.where(found > 0, found, shorter)
-        if k == len(orders):
-            after.append(shorter)
-            break
-        own = contexts[k - 1]
-        after.append(np.where(own > 0, own, shorter))
-        suffix.append(shorter[own > 0])
-        back_off.append(values[k - 1][1][own > 0])
-        first.append(offset + np.searchsorted(parents[k], np.nonzero(own)[0]))
-        offset += len(grams[k])
+            entry = _find(keys, grams[k - 1][own, start:], count)
+            there = (entry >= 0) & used[k - start - 1][entry]
+            shorter = np.where(there, 1 + entry + (ends[k - start - 2] if k - start > 1 else 0), shorter)
+        suffix.append(shorter)
+    marks = np.zeros(-(-(int(ends[-1]) + 1) // 32) * 32, bool)
+    marks[: ends[-1] + 1] = np.concatenate([[True], *used])
     codes, table = _quantise(np.concatenate([v for v, _ in values]), bits)
+    back_off = [np.zeros(1), *(back[each] for (_, back), each in zip(values, used, strict=True))]
     back_codes, back_table = _quantise(np.concatenate(back_off), bits)
+    last = np.concatenate([np.zeros(0, np.int32), *(ids[:, -1] for ids in grams[1:])])
     arrays = Arrays(
-        np.concatenate([*first, [offset]]).astype(np.int32),
-        np.concatenate(suffix).astype(np.int32),
+        np.packbits(marks, bitorder="little").view(np.int32),
+        np.concatenate([*first, ends[-1:]]).astype(np.int32),
         back_codes,
-        np.concatenate([ids[:, -1] for ids in grams]).astype(np.int32),
+        np.concatenate(suffix).astype(np.int32),
+        last.astype(np.uint16 if not len(last) or last.max() < 1 << 16 else np.int32),
         codes,
-        np.concatenate(after).astype(np.int32),
         table,
         back_table,
     )
@@ -246,43 +279,66 @@ def _quantise(values: NDArray[np.float64], bits: int) -> tuple[NDArray[Any], NDA
     return code[inverse].astype(dtype), table
 
 
-def _check(a: Arrays, words: int, where: str) -> None:
-    """Every index within bounds, every loop ending; ModelError names the array."""
-    contexts, entries = len(a.suffix), len(a.word)
-    kinds = {"first": "i4", "suffix": "i4", "word": "i4", "after": "i4", "log_probs": "f4", "backoffs": "f4"}
+def _bits(a: Arrays) -> NDArray[np.uint8]:
+    """0 or 1 for every state, and the rest of the last number."""
+    return np.unpackbits(a.context.view(np.uint8), bitorder="little")
+
+
+def _check(a: Arrays, words: int, where: str) -> int:
+    """Every index within bounds, every loop ending -> order; ModelError names the array."""
+    contexts, entries = len(a.backoff), len(a.log_prob)
+    kinds = {"context": "i4", "first": "i4", "suffix": "i4", "log_probs": "f4", "backoffs": "f4"}
     for name, array in a._asdict().items():
-        expected = (kinds[name],) if name in kinds else ("u1", "u2")
+        expected = (kinds[name],) if name in kinds else ("u2", "i4") if name == "word" else ("u1", "u2")
         if array.ndim != 1 or array.dtype.str[1:] not in expected:
             raise ModelError(f"{where}: {name} has {array.ndim} axes of {array.dtype}")
-    if len(a.first) != contexts + 1 or len(a.backoff) != contexts or contexts < 1:
-        raise ModelError(f"{where}: first, suffix and backoff are of different lengths")
-    if not entries == len(a.log_prob) == len(a.after) or entries < words or words < 1:
-        raise ModelError(f"{where}: word, log_prob and after are of different lengths")
+    if entries < 1 or words < 1 or entries != words + len(a.word):
+        raise ModelError(f"{where}: word and log_prob are of different lengths")
+    if len(a.context) != entries // 32 + 1:
+        raise ModelError(f"{where}: context is of {len(a.context)} numbers for {entries} n-grams")
+    bits = _bits(a)
+    before = np.cumsum(bits, dtype=np.int32)  # contexts up to and with this state
+    if bits[0] != 1 or bits[entries + 1 :].any() or before[-1] != contexts or len(a.first) != contexts + 1:
+        raise ModelError(f"{where}: context, first and backoff are of different lengths")
     if a.first[0] != 0 or a.first[-1] != entries or (np.diff(a.first) < 0).any():
-        raise ModelError(f"{where}: first does not divide the entries")
-    if a.first[1] != words or not np.array_equal(a.word[:words], np.arange(words)):
-        raise ModelError(f"{where}: the first entries are not the words")
-    if a.word.min() < 0 or a.word.max() >= words:
+        raise ModelError(f"{where}: first does not divide the n-grams")
+    # Where each order ends: the children of an order's contexts are the next order.
+    ends = [0, int(a.first[1])]
+    while ends[-1] < entries:
+        ends.append(int(a.first[before[ends[-1]]]))
+        if ends[-1] <= ends[-2] or len(ends) > MOST_ORDER + 1:
+            raise ModelError(f"{where}: first does not divide the n-grams into orders")
+    if ends[1] != words:
+        raise ModelError(f"{where}: first does not begin with the words")
+    if len(a.word) and (a.word.min() < 0 or a.word.max() >= words):
         raise ModelError(f"{where}: word holds an id outside the vocabulary")
-    if a.after.min() < 0 or a.after.max() >= contexts:
-        raise ModelError(f"{where}: after holds a context that is not there")
-    if a.suffix[0] != 0 or a.suffix.min() < 0 or (a.suffix[1:] >= np.arange(1, contexts)).any():
-        raise ModelError(f"{where}: suffix does not lead to shorter contexts")
+    short = int(before[ends[2]]) if len(ends) > 2 else contexts
+    if len(a.suffix) != contexts - short:
+        raise ModelError(f"{where}: suffix is of {len(a.suffix)} contexts, not {contexts - short}")
+    if len(a.suffix):
+        own = np.flatnonzero(bits)[short:]
+        if a.suffix.min() < 0 or (a.suffix >= own).any() or not bits[a.suffix].all():
+            raise ModelError(f"{where}: suffix does not lead to shorter contexts")
     for codes, table, name in ((a.log_prob, a.log_probs, "log_probs"), (a.backoff, a.backoffs, "backoffs")):
         if int(codes.max()) >= len(table) or not np.isfinite(table).all():
             raise ModelError(f"{where}: {name} lacks values, or holds NaN or infinity")
+    return len(ends) - 1
 
 
 def text_tensor(words: Sequence[str]) -> NDArray[np.uint8]:
-    """Words -> UTF-8 bytes, one word a line."""
-    return np.frombuffer("\n".join(words).encode(), np.uint8)
+    """Words -> UTF-8 bytes, one word a line, packed by zlib (to half)."""
+    return np.frombuffer(zlib.compress("\n".join(words).encode(), 9), np.uint8)
 
 
 def tensor_text(tensor: NDArray[Any] | None, where: str) -> list[str]:
     """The way back. Raises ModelError."""
     if tensor is None or tensor.dtype != np.uint8 or tensor.ndim != 1:
         raise ModelError(f"{where}: holds no list of words")
+    unpacker = zlib.decompressobj()
     try:
-        return tensor.tobytes().decode().split("\n") if len(tensor) else []
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{where}: the list of words is not UTF-8: {error}") from None
+        text = unpacker.decompress(tensor.tobytes(), _MOST_TEXT_BYTES)
+        if not unpacker.eof or unpacker.unused_data:
+            raise ModelError(f"{where}: the list of words is cut off or above {_MOST_TEXT_BYTES:,} bytes")
+        return text.decode().split("\n") if text else []
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise ModelError(f"{where}: the list of words cannot be read: {error}") from None
