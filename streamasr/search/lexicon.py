@@ -6,10 +6,10 @@
     first_word [nodes + 1]    spellings first_word[n] .. first_word[n + 1] - 1 end at n
     word [spellings]          the words that are spelt so: homophones share a node
 
-A file says how many children and words each node has; opening adds them up. Nodes are numbered level by
-level, so children follow their parent and first_child ascends. A word may
+Nodes are numbered level by level, so children follow their parent and first_child ascends. A word may
 have several spellings (pronunciations), a spelling any number of words. The separator (the space of a
-character model) is in no spelling: the search knows that it ends words.
+character model) is in no spelling: the search knows that it ends words. A file has how many children and
+words each node has in place of where they begin.
 """
 
 from __future__ import annotations
