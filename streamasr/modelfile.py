@@ -30,6 +30,7 @@ from . import tensorfile
 from .encoder import EncoderConfig
 from .errors import ConfigError, ModelError
 from .features import FeatureConfig
+from .search.confidence import Calibration, Logistic
 from .search.config import BeamConfig
 from .vocabulary import Vocabulary
 
@@ -38,6 +39,7 @@ PACKAGED = Path(__file__).parent / "models"
 # Bounds on what is read into memory; our largest model is 60 MB.
 _MOST_JSON_BYTES = 16 << 20
 _MOST_FFT = 1 << 16
+_MOST_OFFSET = 1.0  # seconds, of word times
 _LARGEST_FLOAT = 1e30  # float32 holds it
 
 # What zipfile meets in damaged archives; NotImplementedError is a RuntimeError.
@@ -51,7 +53,8 @@ Tensors = dict[str, NDArray[np.float32]]
 class Description:
     """What model.json says. `training` is a free summary for people.
 
-    "search" may be absent, and "phones": the tokens of a second head, which the search with a lexicon uses.
+    "search" and "calibration" may be absent, and "phones": the tokens of a second head, which the search with
+    a lexicon uses.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Description:
     training: dict[str, Any]
     search: BeamConfig = BeamConfig()
     phones: Vocabulary | None = None
+    calibration: Calibration = Calibration()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every tensor of the model."""
@@ -82,6 +86,9 @@ class Description:
             del found["phones"]
         if self.search == BeamConfig():
             del found["search"]
+        found["calibration"] = {k: v for k, v in found["calibration"].items() if v is not None}
+        if self.calibration == Calibration():
+            del found["calibration"]
         return found
 
 
@@ -158,7 +165,7 @@ def write(
         stored = {name: np.ascontiguousarray(tensor, dtype) for name, tensor in tensors.items()}
     check_tensors(description, {name: t.astype(np.float32) for name, t in stored.items()}, str(path))
     files = {
-        "model.json": json.dumps(description.to_dict(), indent=1, ensure_ascii=False).encode() + b"\n",
+        "model.json": _render(description),
         "model.safetensors": tensorfile.render(stored),
     }
     if path.suffix == ".zip":
@@ -168,9 +175,13 @@ def write(
         return
     path.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        # Never a half-written file under the real name.
-        (path / f"{name}.part").write_bytes(content)
-        os.replace(path / f"{name}.part", path / name)
+        _replace(path / name, content)
+
+
+def write_description(path: str | os.PathLike[str], description: Description) -> None:
+    """Description -> model.json of an existing model directory, whose other files stay as they are."""
+    path = Path(path)
+    _replace(path / "model.json", _render(description))
 
 
 def parse_description(content: bytes, where: str) -> Description:
@@ -188,7 +199,8 @@ def parse_description(content: bytes, where: str) -> Description:
     keys = {field.name for field in fields(Description)} | {"format"}
     weights = {**asdict(BeamConfig()), **_object(found.pop("search", {}), f"{where}: search")}
     phones = found.pop("phones", None)
-    _check_keys(found, keys - {"search", "phones"}, where)
+    measured = _object(found.pop("calibration", {}), f"{where}: calibration")
+    _check_keys(found, keys - {"search", "phones", "calibration"}, where)
     for key in ("name", "language", "licence", "description"):
         _check_type(found[key], str, f"{where}: {key}")
     _check_type(found["training"], dict, f"{where}: training")
@@ -198,13 +210,20 @@ def parse_description(content: bytes, where: str) -> Description:
         vocabulary = _vocabulary(found["vocabulary"], "characters", f"{where}: vocabulary")
         second = None if phones is None else _vocabulary(phones, "phones", f"{where}: phones")
         search = _config(BeamConfig, weights, f"{where}: search")
+        calibration = _calibration(measured, f"{where}: calibration")
     except ConfigError as error:
         raise ModelError(f"{where}: {error}") from None
     if features.sample_rate != 16_000 or max(features.fft_size, features.mel_bands) > _MOST_FFT:
         raise ModelError(f"{where}: features: sample_rate must be 16000, fft_size at most {_MOST_FFT}")
     plain = {key: found[key] for key in ("name", "language", "licence", "description", "training")}
     return Description(
-        **plain, features=features, encoder=encoder, vocabulary=vocabulary, search=search, phones=second
+        **plain,
+        features=features,
+        encoder=encoder,
+        vocabulary=vocabulary,
+        search=search,
+        calibration=calibration,
+        phones=second,
     )
 
 
@@ -224,6 +243,17 @@ def check_tensors(description: Description, tensors: Tensors, where: str) -> Non
             raise ModelError(f"{where}: {name} holds NaN or infinity")
     if not (tensors["features.std"] > 0).all():
         raise ModelError(f"{where}: features.std must be above 0")
+
+
+def _render(description: Description) -> bytes:
+    return json.dumps(description.to_dict(), indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Never a half-written file under the real name."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(content)
+    os.replace(part, path)
 
 
 def _model(description: Description, tensors: Tensors, folder: Path | None, *files: bytes) -> Model:
@@ -302,6 +332,19 @@ def _config(kind: type[T], found: Any, where: str) -> T:
         elif type(value) not in (int, float) or not abs(value) < _LARGEST_FLOAT:
             raise ModelError(f"{where}.{key}: must be a finite number, not {str(value)[:60]!r}")
     return kind(**found)
+
+
+def _calibration(found: dict[str, Any], where: str) -> Calibration:
+    offsets: dict[str, Any] = {"start_seconds": 0.0, "end_seconds": 0.0}
+    searches: dict[str, Any] = dict.fromkeys({field.name for field in fields(Calibration)} - offsets.keys())
+    _check_keys({**offsets, **searches, **found}, {*offsets, *searches}, where)
+    for key in offsets.keys() & found.keys():
+        offsets[key] = value = found[key]
+        if type(value) not in (int, float) or not abs(value) <= _MOST_OFFSET:
+            raise ModelError(f"{where}.{key}: must be -{_MOST_OFFSET:g} to {_MOST_OFFSET:g}, not {value!r}")
+    for key in searches.keys() & found.keys():
+        searches[key] = _config(Logistic, found[key], f"{where}.{key}")
+    return Calibration(**offsets, **searches)
 
 
 def _object(found: Any, where: str) -> dict[str, Any]:

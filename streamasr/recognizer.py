@@ -17,6 +17,7 @@ from .events import Event, Final, Transcript
 from .features import LogMel
 from .search import lexicon, lm
 from .search.beam import BeamSearch
+from .search.confidence import RAW
 from .search.greedy import GreedySearch
 from .search.hotwords import Phrase
 from .segmenter import DEFAULT_RULES, EndpointRule
@@ -48,7 +49,7 @@ class Recognizer:
         if description.phones:
             weight, bias = (model.tensors[f"phone_output.{name}"] for name in ("weight", "bias"))
             self._phone_encoder = self._encoder.with_head(weight, bias)
-        self._greedy = GreedySearch(description.vocabulary)
+        self._greedy = GreedySearch(description.vocabulary, description.calibration.greedy or RAW)
         self._beams: dict[bool, BeamSearch] = {}  # with and without the language model, opened when needed
         self._opening = threading.Lock()
 
@@ -155,7 +156,10 @@ class Recognizer:
                 if description.phones and found:  # only a lexicon knows what words phones are
                     vocabulary = description.phones
                     prior = self.model.tensors["phone_output.prior"]
-                self._beams[language_model] = BeamSearch(vocabulary, description.search, found, model, prior)
+                measured = description.calibration.beam if model else description.calibration.lexicon
+                self._beams[language_model] = BeamSearch(
+                    vocabulary, description.search, found, model, prior, confidence=measured or RAW
+                )
             return self._beams[language_model]
 
     def transcribe(

@@ -59,18 +59,29 @@ class SegmenterState:
     last_speech: int
     text: str  # of the last partial; with the stable part's length, what its reader has seen
     stable: int
+    end: int  # samples (16 kHz): where the last final's words end
 
 
 class Segmenter:
-    """Rules over steps of `step_samples` samples at `sample_rate` Hz."""
+    """Rules over steps of `step_samples` samples at `sample_rate` Hz.
 
-    def __init__(self, rules: Sequence[EndpointRule], step_samples: int, sample_rate: int) -> None:
+    `offsets` (seconds) are added to the starts and ends of words: how far their tokens stand from them.
+    """
+
+    def __init__(
+        self,
+        rules: Sequence[EndpointRule],
+        step_samples: int,
+        sample_rate: int,
+        offsets: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
         self.rules = tuple(rules)
         self._step_samples = step_samples
         self._sample_rate = sample_rate
+        self._offsets = tuple(round(seconds * sample_rate) for seconds in offsets)
 
     def start(self) -> SegmenterState:
-        return SegmenterState(0, 0, 0, -1, -1, "", 0)
+        return SegmenterState(0, 0, 0, -1, -1, "", 0, 0)
 
     def advance(self, state: SegmenterState, speech: bool, between_words: bool) -> Reason | None:
         """One step: is its likeliest token speech, and would an end now cut no word -> why to end here."""
@@ -98,7 +109,7 @@ class Segmenter:
         self, state: SegmenterState, hypothesis: Hypothesis, stable: int, samples: int, time: float
     ) -> Partial:
         """The hypothesis as a partial whose first `stable` words are stable. Changes nothing."""
-        words = self._words(hypothesis.words, samples)
+        words = self._words(state, hypothesis.words, samples)
         texts = [word.text for word in words]
         return Partial(state.segment, " ".join(texts[:stable]), " ".join(texts[stable:]), words, time)
 
@@ -106,13 +117,16 @@ class Segmenter:
         self, state: SegmenterState, hypothesis: Hypothesis, samples: int, reason: Reason
     ) -> Final | None:
         """Ends the segment: its Final, None if it has no words. `samples` (16 kHz) is where sound ends."""
-        words = self._words(hypothesis.words, samples)
+        if reason != "finish":  # the end of the step, not of a chunk that may go on
+            samples = min(samples, state.step * self._step_samples)
+        words = self._words(state, hypothesis.words, samples)
         number = state.segment
         state.begin, state.first_speech, state.last_speech = state.step, -1, -1
         state.text, state.stable = "", 0
         if not words:
             return None
         state.segment += 1
+        state.end = round(words[-1].end * self._sample_rate)
         # Geometric mean over the words; a word of confidence 0 makes it 0.
         logs = [math.log(max(word.confidence, 1e-300)) for word in words]
         return Final(
@@ -136,18 +150,21 @@ class Segmenter:
             return True
         return self._seconds(length) >= rule.length_seconds + _WORD_SECONDS
 
-    def _words(self, words: tuple[TimedWord, ...], samples: int) -> tuple[Word, ...]:
-        """Steps -> seconds, none beyond the end of the sound: the flush may tell a word late."""
-        end = samples / self._sample_rate
-        return tuple(
-            Word(
-                word.text,
-                min(self._seconds(word.first), end),
-                min(self._seconds(word.last + 1), end),
-                word.confidence,
-            )
-            for word in words
-        )
+    def _words(self, state: SegmenterState, words: tuple[TimedWord, ...], samples: int) -> tuple[Word, ...]:
+        """Steps -> seconds, with the offsets: in order, and none beyond the end of the sound."""
+        early, late = self._offsets
+        told, before = [], state.end
+        starts = [word.first * self._step_samples + early for word in words]
+        ends = [(word.last + 1) * self._step_samples + late for word in words]
+        for i, word in enumerate(words):
+            end = ends[i]
+            if i + 1 < len(words) and end > starts[i + 1]:  # where the offsets make them overlap
+                end = (end + starts[i + 1]) // 2
+            start = min(max(starts[i], before), samples)
+            before = min(max(end, start), samples)
+            times = start / self._sample_rate, before / self._sample_rate
+            told.append(Word(word.text, *times, word.confidence))
+        return tuple(told)
 
     def _seconds(self, steps: int) -> float:
         return steps * self._step_samples / self._sample_rate

@@ -87,7 +87,13 @@ class Stream:
         self._resampler = Resampler(settings.sample_rate)
         self._features, self._encoder, self._search = features, encoder, search
         step_samples = encoder.frames_per_step * features.config.hop_samples
-        self._segmenter = Segmenter(settings.rules, step_samples, features.config.sample_rate)
+        measured = model.description.calibration
+        self._segmenter = Segmenter(
+            settings.rules,
+            step_samples,
+            features.config.sample_rate,
+            (measured.start_seconds, measured.end_seconds),
+        )
         # Whole steps, and enough of them to fill the look-ahead.
         overlap = max(
             round(_OVERLAP_SECONDS * features.config.sample_rate / step_samples), encoder.look_ahead + 1

@@ -14,6 +14,7 @@ from strategies import JOINT, PLAIN, random_model
 import streamasr
 from streamasr import audio, modelfile
 from streamasr.search import lexicon, lm
+from streamasr.search.confidence import Calibration, Logistic
 from streamasr.search.config import BeamConfig
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -62,7 +63,9 @@ def beam(tmp_path_factory: pytest.TempPathFactory) -> streamasr.Recognizer:
     path = tmp_path_factory.mktemp("models") / "beam"
     description, tensors = random_model(PLAIN, seed=0)
     search = BeamConfig(beam=12, lm_weight=0.3, word_bonus=1.0)
-    modelfile.write(path, replace(description, search=search), tensors)
+    calibration = Calibration(-0.07, 0.03, None, None, Logistic(0.3, 0.4, 0.1, -0.5, 0.2))
+    description = replace(description, search=search, calibration=calibration)
+    modelfile.write(path, description, tensors)
     rng = np.random.default_rng(0)
     letters = [*"abcdefghijklmnopqrstuvwxyz'"]
     words = list(

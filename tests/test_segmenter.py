@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamasr.errors import ConfigError
 from streamasr.search import Hypothesis, TimedWord
@@ -79,6 +81,7 @@ def test_no_empty_final() -> None:
 
 def test_final() -> None:
     stage, state = segmenter(), segmenter().start()
+    state.step = 10
     final = stage.final(state, Hypothesis((SO, IT), 2), 16_000, "endpoint:silence")
     assert final is not None
     assert (final.segment, final.text, final.reason) == (0, "so it", "endpoint:silence")
@@ -122,3 +125,41 @@ def test_partial_only_when_the_text_changed() -> None:
 def test_rules_are_checked(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EndpointRule(**values)  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4)), min_size=1, max_size=6),
+    st.tuples(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5)),
+    st.integers(0, 3),
+)
+def test_offsets_keep_words_apart_and_within_the_sound(
+    gaps: list[tuple[int, int]], offsets: tuple[float, float], beyond: int
+) -> None:
+    stage = Segmenter((), STEP, 16_000, offsets)
+    state, step, words = stage.start(), 0, []
+    for gap, length in gaps:
+        words.append(TimedWord("w", step + gap, step + gap + length - 1, 0.5))
+        step += gap + length
+    samples = max(step - beyond, 0) * STEP + 7
+    told = []
+    for part in (words[:3], words[3:]):
+        final = stage.final(state, Hypothesis(tuple(part), len(part)), samples, "finish")
+        told += final.words if final else []
+    times = [time for word in told for time in (word.start, word.end)]
+    assert times == sorted(times)
+    assert 0 <= times[0] and times[-1] <= samples / 16_000
+
+
+def test_offsets_are_added_where_there_is_room() -> None:
+    stage = Segmenter((), STEP, 16_000, (-0.05, 0.02))
+    final = stage.final(stage.start(), Hypothesis((SO, IT), 2), 10**6, "finish")
+    assert final is not None
+    assert [(w.start, w.end) for w in final.words] == [(0.15, 0.52), (0.55, 0.72)]
+
+
+def test_a_final_in_the_middle_of_a_chunk_does_not_reach_into_its_rest() -> None:
+    stage = Segmenter((), STEP, 16_000, (0.0, 0.5))
+    state = stage.start()
+    state.step = 8
+    final = stage.final(state, Hypothesis((SO, IT), 2), 10**6, "endpoint:length")
+    assert final is not None and final.end == 0.8

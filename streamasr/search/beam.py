@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from . import Hypothesis, TimedWord, hotwords
 from . import columns as c
 from . import lexicon as lexicons
 from . import lm as models
+from .confidence import RAW, Confidence, Evidence
 from .config import BeamConfig
 
 # Steps between two settlements: what is stable leaves the arena. Chosen: the arena's room for that many
@@ -46,12 +47,24 @@ class BeamState:
     used: int  # arena entries in use
     arena: NDArray[np.int32]  # [entries, ENTRIES]
     keys: NDArray[np.int64]
-    peaks: NDArray[np.float64]
+    values: NDArray[np.float64]  # [entries, VALUES]
+    # Where the stable words have ended: the language model's state, and BEST.
+    language: int
+    path: float
     # Stable words since the last commit.
     texts: list[str]
     firsts: list[int]
     lasts: list[int]
     confidences: list[float]
+
+
+class _Token(NamedTuple):
+    token: int
+    word: int  # that it ends
+    first: int
+    last: int
+    peak: float
+    path: float  # BEST when the next one began
 
 
 class BeamSearch:
@@ -65,6 +78,7 @@ class BeamSearch:
         model: models.LanguageModel | None = None,
         prior: NDArray[np.float32] | None = None,
         phrases: Iterable[hotwords.Phrase] = (),
+        confidence: Confidence = RAW,
     ) -> None:
         """`prior`: log-probabilities of the tokens [V]. Raises ConfigError when parts do not fit each other,
         MissingDependency where numba is not installed."""
@@ -84,6 +98,7 @@ class BeamSearch:
         if prior is not None and prior.shape != (len(vocabulary),):
             raise ConfigError(f"search: the prior is of {len(prior)} tokens, the model has {len(vocabulary)}")
         self.vocabulary, self.config, self.lexicon, self.model = vocabulary, config, lexicon, model
+        self._confidence = confidence
         self._kernels: Any = kernels
         self._step: Any = stepping.advance
         self._prior = (
@@ -103,6 +118,7 @@ class BeamSearch:
         self._unknown = float(known[-1])
         self._start, self._end, self._language = language.start, language.end, language
         self._shared = (tuple(used.arrays), look_ahead, ids, language.tables)
+        self._language_ids = ids
         self._most_gain = config.lm_weight * max(0.0, -float(min(known.min(), 0.0))) + abs(config.word_bonus)
         self.set_phrases(phrases)
 
@@ -137,8 +153,8 @@ class BeamSearch:
         beam = self.config.beam
         ints, floats = np.zeros((beam, c.INTS), np.int64), np.zeros((beam, c.FLOATS))
         state = BeamState(
-            0, 1, 0, ints, floats, 0, np.zeros((0, c.ENTRIES), np.int32), np.zeros(0, np.int64), np.zeros(0),
-            [], [], [], [],
+            0, 1, 0, ints, floats, 0, np.zeros((0, c.ENTRIES), np.int32), np.zeros(0, np.int64),
+            np.zeros((0, c.VALUES)), self._start, 0.0, [], [], [], [],
         )  # fmt: skip
         self._restart(state, max(self.vocabulary.space, 0), 0.0, -math.inf)
         return state
@@ -152,7 +168,7 @@ class BeamSearch:
             block = log_probs[done : done + _SETTLE_STEPS - state.step % _SETTLE_STEPS]
             state.count, state.used, state.leader = self._step(
                 np.ascontiguousarray(block), self._prior, state.step, state.ints, state.floats, state.count,
-                state.arena, state.keys, state.peaks, state.used, self._static, self._weights, self._limits,
+                state.arena, state.keys, state.values, state.used, self._static, self._weights, self._limits,
             )  # fmt: skip
             state.step += len(block)
             done += len(block)
@@ -192,7 +208,7 @@ class BeamSearch:
         label = int(state.ints[winner, c.LABEL])
         self._restart(state, label, float(blank) - both, float(token) - both)
         if not sentence_ends:
-            state.ints[0, c.LM] = contexts[winner]
+            state.ints[0, c.LM] = state.language = int(contexts[winner])
         state.texts, state.firsts, state.lasts, state.confidences = [], [], [], []
         return Hypothesis(told, len(told))
 
@@ -246,7 +262,8 @@ class BeamSearch:
             and floats.shape == (self.config.beam, c.FLOATS)
             and 0 <= state.leader < state.count <= self.config.beam
             and state.arena.shape == (len(state.keys), c.ENTRIES)
-            and len(state.keys) == len(state.peaks)
+            and state.values.shape == (len(state.keys), c.VALUES)
+            and math.isfinite(state.path)
             and 0 <= state.used <= len(state.keys)
             and (
                 len(state.keys) == 0
@@ -254,9 +271,10 @@ class BeamSearch:
                 or state.used + room * self.config.beam <= len(state.keys)
             )
             and not np.isnan(floats).any()
+            and bool(np.isfinite(state.values[: max(state.used, 0)]).all())
             and len({len(each) for each in texts}) == 1
             and all(low <= rows[:, k].min() and rows[:, k].max() < high for k, (low, high) in bounds.items())
-            and self._language.are_states(rows[:, c.LM])
+            and self._language.are_states(np.append(rows[:, c.LM], state.language))
             and all(rows[:, k].max() <= state.step for k in (c.LAST_B, c.LAST_N))
             and bool(((parents >= -1) & (parents < np.arange(len(arena)))).all())
             and bool(((tokens > 0) & (tokens < len(self.vocabulary))).all())
@@ -280,6 +298,7 @@ class BeamSearch:
         row[[c.PATH_B, c.FIRST_B, c.PATH_N, c.FIRST_N]] = -1
         state.floats[0, [c.BLANK, c.BEST_B]] = blank
         state.floats[0, [c.TOKEN, c.BEST_N]] = token
+        state.language, state.path = self._start, max(blank, token)
 
     def _totals(self, state: BeamState) -> NDArray[np.float64]:
         floats = state.floats[: state.count]
@@ -301,36 +320,49 @@ class BeamSearch:
 
     def _words(self, state: BeamState, row: int, word: int) -> list[TimedWord]:
         """The volatile words of a hypothesis; `word`: what its last tokens are, if it is within one."""
+        return [timed for timed, *_ in self._told(state, row, word)]
+
+    def _told(self, state: BeamState, row: int, word: int) -> list[tuple[TimedWord, int, float]]:
+        """As `_words`, each with the language model's state and BEST at its end."""
         ints, floats = state.ints[row], state.floats[row]
         path, first, last, peak = c.PATH_N, c.FIRST_N, c.LAST_N, c.PEAK_N
         if floats[c.BEST_B] > floats[c.BEST_N]:
             path, first, last, peak = c.PATH_B, c.FIRST_B, c.LAST_B, c.PEAK_B
-        tokens: list[tuple[int, int, int, int, float]] = []  # token, word, first, last, peak; last one first
+        tokens: list[_Token] = []  # last one first
         if ints[first] >= 0:
             ended = int(ints[c.ENDED]) if ints[c.NODE] == 0 else word
-            tokens.append((int(ints[c.LABEL]), ended, int(ints[first]), int(ints[last]), float(floats[peak])))
+            now = float(max(floats[c.BEST_B], floats[c.BEST_N]))
+            spoken = int(ints[c.LABEL]), ended, int(ints[first]), int(ints[last])
+            tokens.append(_Token(*spoken, float(floats[peak]), now))
         entry = int(ints[path])
         while entry >= 0:
             parent, token, ends, _, begin, end = map(int, state.arena[entry])
-            tokens.append((token, ends, begin, end, float(state.peaks[entry])))
+            tokens.append(_Token(token, ends, begin, end, *map(float, state.values[entry])))
             entry = parent
-        told, spelling = [], []
+        told, spelling, language, before = [], [], state.language, state.path
         for each in reversed(tokens):
             spelling.append(each)
-            if each[1] != c.NONE:
-                told.append(self._word(spelling))
-                spelling = []
+            if each.word != c.NONE:
+                timed, language = self._word(spelling, language, before)
+                told.append((timed, language, each.path))
+                spelling, before = [], each.path
         return told
 
-    def _word(self, tokens: Sequence[tuple[int, int, int, int, float]]) -> TimedWord:
-        word = tokens[-1][1]
+    def _word(self, tokens: Sequence[_Token], language: int, before: float) -> tuple[TimedWord, int]:
+        """Tokens of a word, the language model's state and BEST before it -> word, state after it."""
+        word, log_prob = tokens[-1].word, 0.0
         if word == c.OPEN or self.lexicon is None:
-            text = self.vocabulary.decode(token for token, *_ in tokens)
+            text = self.vocabulary.decode(each.token for each in tokens)
         else:
             text = self.lexicon.words[word]
-        # Geometric mean; a prior may have made more than 1 of a probability.
-        mean = math.fsum(peak for *_, peak in tokens) / len(tokens)
-        return TimedWord(text, tokens[0][2], tokens[-1][3], min(math.exp(mean), 1.0))
+        if self.model is not None:
+            number = int(self._language_ids[max(word, -1)])
+            log_prob, language = self._kernels.lm_score(self._language.tables, language, number)
+        # Geometric mean; log_softmax in float32 may end a rounding above 0.
+        mean = math.fsum(each.peak + self._prior[each.token] for each in tokens) / len(tokens)
+        evidence = Evidence(min(math.exp(mean), 1.0), len(tokens), before - tokens[-1].path, log_prob)
+        confidence = self._confidence.of(evidence)
+        return TimedWord(text, tokens[0].first, tokens[-1].last, confidence), language
 
     def _settle(self, state: BeamState) -> None:
         """Stable words leave the arena, what no hypothesis needs is dropped, room is made for more."""
@@ -346,21 +378,16 @@ class BeamSearch:
         base = len(state.texts)
         stable = self._kernels.agreed(state.ints, state.floats, state.count, state.arena, state.keys, base)
         if stable > base:
-            for word in self._words(state, state.leader, c.NONE)[: stable - base]:
-                state.texts.append(word.text)
-                state.firsts.append(word.first)
-                state.lasts.append(word.last)
-                state.confidences.append(word.confidence)
+            for word, language, path in self._told(state, state.leader, c.NONE)[: stable - base]:
+                _keep(state, word)
+                state.language, state.path = language, path
 
     def _end_word(self, state: BeamState) -> None:
         """Of the best hypothesis, as it is spelt; it goes on alone, between words."""
         best = state.leader
         label, floats = int(state.ints[best, c.LABEL]), state.floats[best].copy()
         for word in self._words(state, best, c.OPEN):
-            state.texts.append(word.text)
-            state.firsts.append(word.first)
-            state.lasts.append(word.last)
-            state.confidences.append(word.confidence)
+            _keep(state, word)
         self._restart(state, label, float(floats[c.BLANK]), float(floats[c.TOKEN]))
         state.ints[0, c.ORDINAL] = len(state.texts)
         state.ints[0, c.KEY] += len(state.texts)
@@ -385,13 +412,21 @@ class BeamSearch:
             rows[:, column] = number[rows[:, column]]
         kept = np.flatnonzero(used)
         room = len(kept) + _SETTLE_STEPS * self.config.beam
-        fresh = np.zeros((room, c.ENTRIES), np.int32), np.zeros(room, np.int64), np.zeros(room)
+        fresh = np.zeros((room, c.ENTRIES), np.int32), np.zeros(room, np.int64)
+        values = np.zeros((room, c.VALUES))
         fresh[0][: len(kept)] = arena[kept]
         fresh[0][: len(kept), c.ENTRY_PARENT] = number[arena[kept, c.ENTRY_PARENT]]
-        fresh[1][: len(kept)], fresh[2][: len(kept)] = state.keys[kept], state.peaks[kept]
-        state.arena, state.keys, state.peaks = fresh
+        fresh[1][: len(kept)], values[: len(kept)] = state.keys[kept], state.values[kept]
+        (state.arena, state.keys), state.values = fresh, values
         state.used = len(kept)
         return len(kept)
+
+
+def _keep(state: BeamState, word: TimedWord) -> None:
+    state.texts.append(word.text)
+    state.firsts.append(word.first)
+    state.lasts.append(word.last)
+    state.confidences.append(word.confidence)
 
 
 def _stable(state: BeamState) -> tuple[TimedWord, ...]:

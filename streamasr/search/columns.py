@@ -22,7 +22,7 @@ INTS = 14
 BLANK = 0  # all alignments that end in the blank
 TOKEN = 1  # all that end in the last token
 SCORE = 2  # language model, bonus, hotwords
-BEST_B, PEAK_B = 3, 4
+BEST_B, PEAK_B = 3, 4  # BEST: below the likeliest token of every step
 BEST_N, PEAK_N = 5, 6
 FLOATS = 7
 
@@ -34,9 +34,12 @@ FROM_WORD = INTS + 3  # what the parent's last token ended
 FROM_WORDS_KEY = INTS + 4
 STAY, REPEAT, NEW = 0, 1, 2  # NEW + 2 * parent + alignment (0 B, 1 N)
 
-# arena [entries, ENTRIES], beside keys (of the words up to here) and peaks
+# arena [entries, ENTRIES], beside keys (of the words up to here) and values [entries, VALUES]: the token's
+# highest log-probability, and BEST when the next one began
 ENTRY_PARENT, ENTRY_TOKEN, ENTRY_WORD, ENTRY_ORDINAL, ENTRY_FIRST, ENTRY_LAST = range(6)
 ENTRIES = 6
+VALUE_PEAK, VALUE_PATH = range(2)
+VALUES = 2
 
 # weights (float64) and limits (int64) of a search
 LM_WEIGHT, WORD_BONUS, BEAM_THRESHOLD, TOKEN_THRESHOLD, BLANK_SKIP, UNKNOWN, MOST_GAIN = range(7)

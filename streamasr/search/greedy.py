@@ -1,7 +1,7 @@
 """Best path: at every step the likeliest token; repeats collapse, blanks vanish, spaces part words.
 
 A token lasts from the first to the last step of its run of best steps, and its probability is the
-highest of the run. A word's confidence is the geometric mean of its tokens' probabilities.
+highest of the run. A word's confidence is made of the geometric mean of its tokens' probabilities.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..vocabulary import BLANK, Vocabulary
 from . import Hypothesis, TimedWord
+from .confidence import RAW, Confidence, Evidence
 
 
 @dataclass(slots=True)
@@ -36,8 +37,8 @@ class GreedyState:
 class GreedySearch:
     """Search by the best path alone: no lexicon, no language model, no hotwords."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
+    def __init__(self, vocabulary: Vocabulary, confidence: Confidence = RAW) -> None:
+        self.vocabulary, self._confidence = vocabulary, confidence
         self._space = vocabulary.space
 
     def start(self) -> GreedyState:
@@ -50,7 +51,7 @@ class GreedySearch:
             token = int(row.argmax())
             if token == self._space:
                 changed |= bool(state.tokens)
-                _close_word(state, self.vocabulary)
+                self._close_word(state)
             elif token != BLANK:
                 _hear(state, token, float(row[token]))
                 changed = True
@@ -62,20 +63,36 @@ class GreedySearch:
         complete = tuple(map(TimedWord, state.texts, state.firsts, state.lasts, state.confidences))
         if not state.tokens:
             return Hypothesis(complete, len(complete))
-        return Hypothesis((*complete, _word(state, self.vocabulary)), len(complete))
+        return Hypothesis((*complete, self._word(state)), len(complete))
 
     def commit(self, state: GreedyState, sentence_ends: bool = True) -> Hypothesis:
         """The best hypothesis, its word in progress closed; the state starts anew after it.
 
         Sentences are nothing to it.
         """
-        _close_word(state, self.vocabulary)
+        self._close_word(state)
         hypothesis = self.best(state)
         state.texts, state.firsts, state.lasts, state.confidences = [], [], [], []
         return hypothesis
 
     def between_words(self, state: GreedyState) -> bool:
         return not state.tokens
+
+    def _word(self, state: GreedyState) -> TimedWord:
+        # log_softmax in float32 may end a rounding above 0.
+        sound = min(math.exp((state.log_prob + state.peak) / len(state.tokens)), 1.0)
+        confidence = self._confidence.of(Evidence(sound, len(state.tokens)))
+        return TimedWord(self.vocabulary.decode(state.tokens), state.first, state.last, confidence)
+
+    def _close_word(self, state: GreedyState) -> None:
+        """The word in progress, if any -> the complete ones."""
+        if state.tokens:
+            word = self._word(state)
+            state.texts.append(word.text)
+            state.firsts.append(word.first)
+            state.lasts.append(word.last)
+            state.confidences.append(word.confidence)
+            state.tokens = []
 
 
 def _hear(state: GreedyState, token: int, log_prob: float) -> None:
@@ -91,20 +108,3 @@ def _hear(state: GreedyState, token: int, log_prob: float) -> None:
         state.first, state.log_prob = state.step, 0.0
     state.tokens.append(token)
     state.peak, state.last = log_prob, state.step
-
-
-def _word(state: GreedyState, vocabulary: Vocabulary) -> TimedWord:
-    confidence = math.exp((state.log_prob + state.peak) / len(state.tokens))
-    # log_softmax in float32 may end a rounding above 0.
-    return TimedWord(vocabulary.decode(state.tokens), state.first, state.last, min(confidence, 1.0))
-
-
-def _close_word(state: GreedyState, vocabulary: Vocabulary) -> None:
-    """The word in progress, if any -> the complete ones."""
-    if state.tokens:
-        word = _word(state, vocabulary)
-        state.texts.append(word.text)
-        state.firsts.append(word.first)
-        state.lasts.append(word.last)
-        state.confidences.append(word.confidence)
-        state.tokens = []

@@ -82,7 +82,7 @@ def _select(row, most, threshold, chosen):
 
 
 @njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _stay(ints, floats, i, row, separator, step, ci, cf):
+def _stay(ints, floats, i, row, top, separator, step, ci, cf):
     """Hypothesis i, the same prefix one step later -> row i of the candidates."""
     blank, token = floats[i, c.BLANK], floats[i, c.TOKEN]
     last = ints[i, c.LABEL]
@@ -93,15 +93,15 @@ def _stay(ints, floats, i, row, separator, step, ci, cf):
     ci[i, c.FROM_OWN] = i
     cf[i, c.BLANK] = log_add(blank, token) + row[0]
     best_b, best_n = floats[i, c.BEST_B], floats[i, c.BEST_N]
-    cf[i, c.BEST_B] = max(best_b, best_n) + row[0]
+    cf[i, c.BEST_B] = max(best_b, best_n) + row[0] - top
     ci[i, c.FROM_B] = best_n > best_b
     if ints[i, c.NODE] == 0 and last == separator:  # one more space is none more
         cf[i, c.TOKEN] = log_add(blank, token) + row[last]
-        cf[i, c.BEST_N] = max(best_b, best_n) + row[last]
+        cf[i, c.BEST_N] = max(best_b, best_n) + row[last] - top
         ci[i, c.FROM_SOURCE] = c.STAY
     else:
         cf[i, c.TOKEN] = token + row[last]
-        cf[i, c.BEST_N] = best_n + row[last]
+        cf[i, c.BEST_N] = best_n + row[last] - top
         ci[i, c.FROM_SOURCE] = c.REPEAT
 
 
@@ -133,10 +133,11 @@ def _reach(ci, cf, j, ints, floats, i, added, path, token, word, separator):
 
 
 @njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _step(row, step, ints, floats, count, arena, keys, peaks, used, static, weights, limits):
+def _step(row, top, step, ints, floats, count, arena, keys, values, used, static, weights, limits):
     """One step for all hypotheses -> (their new number, arena entries used); arrays change in place.
 
-    row [V] log-probabilities less the prior; static: lexicon, side, look_ahead, lm_ids, lm, hot.
+    row [V] log-probabilities less the prior, top the highest of them; static: lexicon, side, look_ahead,
+    lm_ids, lm, hot.
     """
     lexicon, side, look_ahead, lm_ids, lm, hot = static
     lm_weight, threshold, unknown = weights[c.LM_WEIGHT], weights[c.BEAM_THRESHOLD], weights[c.UNKNOWN]
@@ -149,7 +150,7 @@ def _step(row, step, ints, floats, count, arena, keys, peaks, used, static, weig
     chosen = np.zeros(len(row), np.bool_)
     _select(row, most, weights[c.TOKEN_THRESHOLD], chosen)
     for i in range(count):
-        _stay(ints, floats, i, row, separator, step, ci, cf)
+        _stay(ints, floats, i, row, top, separator, step, ci, cf)
     table = _tabled(ints, count, _power(4 * capacity))
     n, floor = count, -_INF
     for i in range(count):
@@ -194,7 +195,7 @@ def _step(row, step, ints, floats, count, arena, keys, peaks, used, static, weig
                 else:
                     added, path = both, best
                 added += row[token]
-                path += row[token]
+                path += row[token] - top
                 if added + floats[i, c.SCORE] + weights[c.MOST_GAIN] < floor:
                     continue
                 hot_state, hot_score = ints[i, c.HOT], 0.0
@@ -254,7 +255,7 @@ def _step(row, step, ints, floats, count, arena, keys, peaks, used, static, weig
                     nth += 1
     recombine = limits[c.RECOMBINE] and not is_open
     return _choose(
-        row, step, ints, floats, ci, cf, n, beam, floor, arena, keys, peaks, used, separator, recombine
+        row, step, ints, floats, ci, cf, n, beam, floor, arena, keys, values, used, separator, recombine
     )
 
 
@@ -318,7 +319,7 @@ def _recombine(ci, totals, n):
 
 
 @njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _choose(row, step, ints, floats, ci, cf, n, beam, floor, arena, keys, peaks, used, separator, recombine):
+def _choose(row, step, ints, floats, ci, cf, n, beam, floor, arena, keys, values, used, separator, recombine):
     """The best candidates become the hypotheses -> their number, arena entries used."""
     totals = np.empty(n)
     for j in range(n):
@@ -373,7 +374,8 @@ def _choose(row, step, ints, floats, ci, cf, n, beam, floor, arena, keys, peaks,
                 arena[used, c.ENTRY_FIRST] = first
                 arena[used, c.ENTRY_LAST] = old_ints[parent, c.LAST_N if from_n else c.LAST_B]
                 keys[used] = ci[j, c.FROM_WORDS_KEY]
-                peaks[used] = old_floats[parent, c.PEAK_N if from_n else c.PEAK_B]
+                values[used, c.VALUE_PEAK] = old_floats[parent, c.PEAK_N if from_n else c.PEAK_B]
+                values[used, c.VALUE_PATH] = old_floats[parent, c.BEST_N if from_n else c.BEST_B]
                 path = used
                 used += 1
             ints[kept, c.PATH_N] = path
@@ -389,12 +391,14 @@ def _choose(row, step, ints, floats, ci, cf, n, beam, floor, arena, keys, peaks,
 
 
 @njit(cache=True, nogil=True)
-def advance(log_probs, prior, step, ints, floats, count, arena, keys, peaks, used, static, weights, limits):
+def advance(log_probs, prior, step, ints, floats, count, arena, keys, values, used, static, weights, limits):
     """Steps [S, V] for all hypotheses -> (their number, arena entries used, the best of them)."""
     row = np.empty(log_probs.shape[1])
     for s in range(len(log_probs)):
+        top = -_INF
         for token in range(len(row)):
             row[token] = log_probs[s, token] - prior[token]
+            top = max(top, row[token])
         if log_probs[s, 0] > weights[c.BLANK_SKIP]:
             for i in range(count):
                 floats[i, c.BLANK] = log_add(floats[i, c.BLANK], floats[i, c.TOKEN]) + row[0]
@@ -403,11 +407,11 @@ def advance(log_probs, prior, step, ints, floats, count, arena, keys, peaks, use
                     floats[i, c.BEST_B] = floats[i, c.BEST_N]
                     ints[i, c.PATH_B], ints[i, c.FIRST_B] = ints[i, c.PATH_N], ints[i, c.FIRST_N]
                     ints[i, c.LAST_B], floats[i, c.PEAK_B] = ints[i, c.LAST_N], floats[i, c.PEAK_N]
-                floats[i, c.BEST_B] += row[0]
+                floats[i, c.BEST_B] += row[0] - top
                 floats[i, c.BEST_N] = -_INF
         else:
             count, used = _step(
-                row, step + s, ints, floats, count, arena, keys, peaks, used, static, weights, limits
+                row, top, step + s, ints, floats, count, arena, keys, values, used, static, weights, limits
             )
     best = 0
     for i in range(1, count):
