@@ -1,6 +1,6 @@
 """Model directory, or a zip of one <-> Model. Format: docs/design.md, Model directory (format 1).
 
-    model.safetensors   float32 or float16, read as float32
+    model.safetensors   float32, float16 or int8 with a scale for each row; read as float32
     model.json          what the tensors are
     lexicon.safetensors, lm.safetensors    optional, for the beam search; opened when one is
     MODEL_CARD.md       for people; not read here
@@ -152,18 +152,23 @@ def write(
     description: Description,
     tensors: Mapping[str, NDArray[np.floating[Any]]],
     *,
-    float16: bool = False,
+    numbers: str = "float32",
 ) -> None:
     """Model -> model directory, or .zip where `path` ends so. A directory's other files stay.
 
+    `numbers`: "float32", "float16" or "int8", which is for the matrices; the rest is float16 then.
     Raises ModelError when the tensors do not fit the description or do not survive float16.
     """
     path = Path(path)
-    dtype = np.float16 if float16 else np.float32
-    stored: dict[str, NDArray[Any]]
+    dtype = np.float32 if numbers == "float32" else np.float16
+    stored: dict[str, NDArray[Any]] = {}
     with np.errstate(over="ignore"):  # check_tensors names the tensor
-        stored = {name: np.ascontiguousarray(tensor, dtype) for name, tensor in tensors.items()}
-    check_tensors(description, {name: t.astype(np.float32) for name, t in stored.items()}, str(path))
+        for name, tensor in tensors.items():
+            if numbers == "int8" and tensor.ndim > 1:
+                stored |= tensorfile.quantised(name, tensor)
+            else:
+                stored[name] = np.ascontiguousarray(tensor, dtype)
+    check_tensors(description, tensorfile.parse(tensorfile.render(stored), str(path)), str(path))
     files = {
         "model.json": _render(description),
         "model.safetensors": tensorfile.render(stored),

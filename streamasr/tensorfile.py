@@ -33,18 +33,45 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "I32": np.dtype("<i4"),
     "U16": np.dtype("<u2"),
     "U8": np.dtype("u1"),
+    "I8": np.dtype("i1"),
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _FLOATS = ("F32", "F16")
+# What the scales of an int8 tensor's rows are called: its own name, and this.
+_SCALE = ".scale"
 
 
 def parse(content: bytes, where: str) -> dict[str, NDArray[np.float32]]:
-    """safetensors file of floats -> float32 tensors. Raises ModelError naming `where` and the tensor."""
+    """safetensors file of numbers that stand for floats -> float32 tensors.
+
+    An int8 tensor is multiplied with "<name>.scale", one number a row. Raises ModelError naming `where` and
+    the tensor.
+    """
     tensors = views(content, where)
+    floats: dict[str, NDArray[np.float32]] = {}
     for name, tensor in tensors.items():
-        if _NAMES[tensor.dtype] not in _FLOATS:
-            raise ModelError(f"{where}: {name}: dtype {_NAMES[tensor.dtype]!r}, must be F32 or F16")
-    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+        dtype = _NAMES[tensor.dtype]
+        if dtype in _FLOATS:
+            floats[name] = tensor.astype(np.float32)
+        elif dtype != "I8":
+            raise ModelError(f"{where}: {name}: dtype {dtype!r}, must be F32, F16 or I8")
+    for name, tensor in tensors.items():
+        if tensor.dtype == np.int8:
+            scale = floats.pop(name + _SCALE, None)
+            if scale is None or scale.shape != tensor.shape[:1]:
+                raise ModelError(f"{where}: {name}: int8 needs {name}{_SCALE}, one number for each row")
+            rows = scale.reshape(-1, *[1] * (tensor.ndim - 1))
+            with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused by its name
+                floats[name] = tensor * rows
+    return floats
+
+
+def quantised(name: str, tensor: NDArray[np.floating[Any]]) -> dict[str, NDArray[Any]]:
+    """Tensor -> its int8 form: each row as multiples, -127 to 127, of a 127th of its largest magnitude."""
+    rows = tensor.reshape(len(tensor), -1).astype(np.float32)
+    scale = np.abs(rows).max(1, initial=0.0) / np.float32(127)
+    steps = np.rint(rows / np.where(scale > 0, scale, 1)[:, None])
+    return {name: steps.astype(np.int8).reshape(tensor.shape), name + _SCALE: scale.astype(np.float32)}
 
 
 def mapped(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:

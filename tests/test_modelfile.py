@@ -12,10 +12,12 @@ import pytest
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from strategies import JOINT, PLAIN, random_model, thorough
 
 import streamasr
 from streamasr import modelfile, tensorfile
+from streamasr.cli.main import main
 from streamasr.encoder import EncoderConfig
 from streamasr.errors import ConfigError, ModelError
 
@@ -114,13 +116,13 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_float16(tmp_path: Path) -> None:
     description, tensors = random_model(PLAIN)
-    modelfile.write(tmp_path, description, tensors, float16=True)
+    modelfile.write(tmp_path, description, tensors, numbers="float16")
     model = modelfile.read(tmp_path)
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(model.tensors[name], tensor.astype(np.float16).astype(np.float32))
     tensors["output.bias"][0] = 1e6
     with pytest.raises(ModelError, match=r"output\.bias holds NaN or infinity"):
-        modelfile.write(tmp_path, description, tensors, float16=True)
+        modelfile.write(tmp_path, description, tensors, numbers="float16")
 
 
 def test_zip_equals_directory(tmp_path: Path) -> None:
@@ -270,3 +272,40 @@ def test_config_bounds() -> None:
     for field, value in [("hidden", 0), ("flush_steps", -1), ("cell", "x"), ("norm", "x")]:
         with pytest.raises(ConfigError, match=field):
             EncoderConfig(**{**asdict(JOINT), field: value})
+
+
+# --- int8
+
+
+def test_int8_keeps_each_row_within_half_a_step(tmp_path: Path) -> None:
+    description, tensors = random_model(JOINT)
+    modelfile.write(tmp_path / "f32", description, tensors)
+    modelfile.write(tmp_path / "i8", description, tensors, numbers="int8")
+    found = modelfile.read(tmp_path / "i8")
+    assert found.description == description
+    for name, tensor in tensors.items():
+        if tensor.ndim == 1:
+            np.testing.assert_array_equal(found.tensors[name], tensor.astype(np.float16).astype(np.float32))
+            continue
+        rows, kept = (t.reshape(len(t), -1) for t in (tensor, found.tensors[name]))
+        assert (np.abs(rows - kept).max(1) <= np.abs(rows).max(1) / 254 * (1 + 1e-5)).all(), name
+    small, large = (modelfile.read(tmp_path / kind).size_bytes for kind in ("i8", "f32"))
+    assert small < 0.5 * large  # tiny tensors: the header counts
+
+
+@pytest.mark.parametrize("scale", [None, np.ones(3, np.float32), np.ones((2, 1), np.float32)])
+def test_int8_without_its_scale_is_refused(scale: NDArray[np.float32] | None) -> None:
+    tensors: dict[str, Any] = {"w": np.ones((2, 3), np.int8)}
+    if scale is not None:
+        tensors["w.scale"] = scale
+    with pytest.raises(ModelError, match=r"here: w: int8 needs w\.scale, one number for each row"):
+        tensorfile.parse(tensorfile.render(tensors), "here")
+
+
+def test_export_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    modelfile.write(tmp_path / "m", *random_model(JOINT))
+    assert main(["export", str(tmp_path / "m"), str(tmp_path / "small.zip"), "--numbers", "int8"]) == 0
+    assert "int8" in capsys.readouterr().out
+    assert modelfile.read(tmp_path / "small.zip").description == modelfile.read(tmp_path / "m").description
+    assert main(["export", str(tmp_path / "m"), str(tmp_path / "m")]) == 2
+    assert "is the model itself" in capsys.readouterr().err

@@ -29,6 +29,7 @@ COMMANDS = {
     "listen": "microphone -> live captions in the terminal",
     "evaluate": "manifests -> word error rate and speed",
     "train": "configuration -> trained model",
+    "export": "checkpoint or model -> model of float16 or int8 numbers",
     "info": "what a model is: latency, size, licence",
 }
 

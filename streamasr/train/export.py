@@ -44,6 +44,7 @@ def write(
     name: str,
     training: dict[str, Any],
     phones: Vocabulary | None = None,
+    numbers: str = "float16",
 ) -> None:
     """Write the model directory. Raises ConfigError for a model that cannot run as a stream.
 
@@ -63,10 +64,10 @@ def write(
         training=training,
         phones=phones,
     )
-    modelfile.write(path, description, tensors(weights, statistics, phones is not None), float16=True)
+    modelfile.write(path, description, tensors(weights, statistics, phones is not None), numbers=numbers)
 
 
-def from_checkpoint(path: Path, folder: Path, name: str) -> None:
+def from_checkpoint(path: Path, folder: Path, name: str, numbers: str = "float16") -> None:
     """best.pt or last.pt of a run -> model directory with the averaged weights."""
     content = checkpoint.read(path)
     try:
@@ -80,7 +81,18 @@ def from_checkpoint(path: Path, folder: Path, name: str) -> None:
             weights["phone_output.prior"] = content["prior"]
     except (KeyError, ValueError, TypeError) as error:
         raise ModelError(f"{path}: not a training checkpoint ({error!r})") from error
-    write(folder, settings.model, weights, (mean, std), vocabulary, FeatureConfig(), name, summary, phones)
+    write(
+        folder,
+        settings.model,
+        weights,
+        (mean, std),
+        vocabulary,
+        FeatureConfig(),
+        name,
+        summary,
+        phones,
+        numbers,
+    )
 
 
 def weights(source: str) -> dict[str, Tensor]:
