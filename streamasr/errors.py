@@ -7,6 +7,7 @@
     |-- ConfigError         a configuration value, key or option is wrong
     |-- SnapshotError       a snapshot is damaged, or of another model or version
     |-- StreamClosedError   a finished stream was used again
+    |-- ServerError         a server refuses, or cannot be reached
     `-- MissingDependency   an optional package or system library is needed here
 
 A message says what was wrong, with which file or value, and what to do about it.
@@ -41,6 +42,10 @@ class SnapshotError(StreamASRError):
 
 class StreamClosedError(StreamASRError):
     """A stream was used after `finish()`; call `reset()` or open a new one."""
+
+
+class ServerError(StreamASRError):
+    """A streamasr server refuses a session, ends it early, or cannot be reached."""
 
 
 class MissingDependency(StreamASRError):

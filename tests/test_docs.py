@@ -66,8 +66,8 @@ def test_commands_of_the_docs(command: list[str], desk: Path, shipped: object) -
         overrides = [command[i + 1] for i, word in enumerate(command) if word == "--set"]
         assert config.read(Path(command[2]), overrides).name
         return
-    if name == "listen" and "--list-devices" not in command:
-        command = [*command, "--help"]  # would wait for a voice
+    if name in ("listen", "serve") and "--list-devices" not in command:
+        command = [*command, "--help"]  # would wait for a voice, or for clients
     done = subprocess.run(
         [sys.executable, "-m", "streamasr.cli.main", *command[1:]], capture_output=True, text=True
     )

@@ -33,6 +33,9 @@ FOREIGN = {
     "numpy": ("",),
     "soundfile": ("audio.py",),
     "sounddevice": ("live/microphone.py",),
+    "starlette": ("live/server.py",),
+    "uvicorn": ("live/server.py",),
+    "websockets": ("live/client.py",),
     "jiwer": ("evaluate/wer.py",),
     "torch": ("train/",),
     "torchaudio": ("train/",),
@@ -148,9 +151,9 @@ def test_foreign_packages_stay_where_they_belong() -> None:
 
 def test_what_is_imported_is_declared() -> None:
     project = PROJECT["project"]
+    extras = project["optional-dependencies"]
     declared = {
-        re.split(r"[^\w-]", line)[0]
-        for line in project["dependencies"] + project["optional-dependencies"]["train"]
+        re.split(r"[^\w-]", line)[0] for line in project["dependencies"] + extras["train"] + extras["serve"]
     }
     declared |= {"llvmlite", "tomllib"}  # comes with numba; is in Python
     assert {i.package for i in ALL if i.package in FOREIGN} <= declared

@@ -27,6 +27,7 @@ DONE, SOME_FAILED, USAGE, MODEL, INTERRUPTED = 0, 1, 2, 3, 130
 COMMANDS = {
     "transcribe": "recordings -> text, subtitles or JSON",
     "listen": "microphone -> live captions in the terminal",
+    "serve": "server for live captions: web page and WebSocket",
     "evaluate": "manifests -> word error rate and speed",
     "train": "configuration -> trained model",
     "export": "checkpoint or model -> model of float16 or int8 numbers",

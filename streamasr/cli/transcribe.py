@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import AudioError, ConfigError, StreamASRError
+from ..errors import AudioError, ConfigError, MissingDependency, StreamASRError
 from .main import DONE, INTERRUPTED, SOME_FAILED, say
 from .output import make_folder, write
 
 if TYPE_CHECKING:
+    from ..audio import Samples
     from ..events import Transcript
-    from ..recognizer import Recognizer
+
+    Recognize = Callable[[str], Transcript]  # name of a recording, or "-" -> what is said
 
 STDIN = "-"
 
@@ -30,13 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="carry",
         help="what becomes of the acoustic memory at the end of a segment; default: carry",
     )
-    parser.add_argument("--model", metavar="NAME|PATH", help="default: the English model that is installed")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--model", metavar="NAME|PATH", help="default: the English model that is installed")
+    where.add_argument("--server", metavar="URL", help="let a server do it, such as ws://127.0.0.1:8765")
+    parser.add_argument("--token", metavar="T", help="the server's; default: $STREAMASR_TOKEN, if it is set")
 
 
 def run(options: argparse.Namespace) -> int:
     """Every recording that can be read is transcribed; the others are named at the end."""
-    import streamasr
-
     from .render import FORMATS
 
     files: list[str] = options.files
@@ -46,14 +50,14 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None:
         make_folder(options.output, "--output")
         targets = target_paths(files, options.output, options.format)
-    recognizer = streamasr.load(options.model) if options.model else streamasr.load()
+    recognize = _remote(options) if options.server else _local(options)
     failed: list[str] = []
     gathered: list[dict[str, object]] = []  # JSON of several recordings on stdout is one list
     as_list = options.format == "json" and len(files) > 1 and not targets
     code = DONE
     try:
         for i, file in enumerate(files):
-            transcript = _transcribe(recognizer, file, options.at_endpoint, failed)
+            transcript = _transcribe(recognize, file, failed)
             if transcript is None:
                 continue
             text = FORMATS[options.format](transcript)
@@ -97,16 +101,52 @@ def target_paths(files: Sequence[str], folder: Path, suffix: str) -> list[Path]:
     return targets
 
 
-def _transcribe(recognizer: Recognizer, file: str, at_endpoint: str, failed: list[str]) -> Transcript | None:
-    """The transcript, or None with the reason on stderr and the file's name added to `failed`."""
+def _local(options: argparse.Namespace) -> Recognize:
+    """This process transcribes."""
+    import streamasr
+
+    recognizer = streamasr.load(options.model) if options.model else streamasr.load()
+
+    def recognize(file: str) -> Transcript:
+        if file == STDIN:
+            return recognizer.transcribe(*_stdin(), at_endpoint=options.at_endpoint)
+        return recognizer.transcribe(file, at_endpoint=options.at_endpoint)
+
+    return recognize
+
+
+def _remote(options: argparse.Namespace) -> Recognize:
+    """A server transcribes."""
+    try:
+        from ..live.client import transcribe
+    except ImportError as error:
+        raise MissingDependency(
+            f"--server needs the package {error.name}: pip install 'streamasr[serve]'"
+        ) from error
+    from ..audio import BLOCK_SECONDS, blocks
+
+    token = options.token if options.token is not None else os.environ.get("STREAMASR_TOKEN", "")
+
+    def recognize(file: str) -> Transcript:
+        pieces: Iterable[tuple[Samples, int]]
+        name, pieces = ("samples", [_stdin()]) if file == STDIN else (file, blocks(file, BLOCK_SECONDS))
+        return transcribe(options.server, pieces, token=token, at_endpoint=options.at_endpoint, name=name)
+
+    return recognize
+
+
+def _stdin() -> tuple[Samples, int]:
     from ..audio import read_stream
 
+    if sys.stdin is None:  # closed by whoever started this process
+        raise AudioError("standard input: is closed; send a recording")
+    return read_stream(sys.stdin.buffer)
+
+
+def _transcribe(recognize: Recognize, file: str, failed: list[str]) -> Transcript | None:
+    """The transcript, or None with the reason on stderr and the file's name added to `failed`."""
     try:
-        if file == STDIN:
-            if sys.stdin is None:  # closed by whoever started this process
-                raise AudioError("standard input: is closed; send a recording")
-            return recognizer.transcribe(*read_stream(sys.stdin.buffer), at_endpoint=at_endpoint)
-        return recognizer.transcribe(file, at_endpoint=at_endpoint)
+        return recognize(file)
     except StreamASRError as error:
         say(error)
     except Exception as error:  # a fault of ours in one recording must not cost the others

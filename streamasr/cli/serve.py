@@ -1,0 +1,102 @@
+"""streamasr serve: live captions for browsers and programs, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError, MissingDependency
+from .main import DONE
+
+if TYPE_CHECKING:
+    from ..live.server import Server
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
+    parser.add_argument("--port", type=int, default=8765, help="0: any free one; default: %(default)s")
+    parser.add_argument(
+        "--token", metavar="T", help="what clients must know; default: $STREAMASR_TOKEN, if that is set"
+    )
+    parser.add_argument("--insecure", action="store_true", help="no token, though others can reach --host")
+    parser.add_argument(
+        "--origin", action="append", default=[], metavar="URL", help="another page that may connect"
+    )
+    parser.add_argument(
+        "--max-streams", type=int, metavar="N", help="default: what this machine's measured speed allows"
+    )
+    parser.add_argument(
+        "--max-per-address", type=int, metavar="N", help="sessions of one client's address; default: no limit"
+    )
+    parser.add_argument("--model", metavar="NAME|PATH", help="default: the English model that is installed")
+    parser.add_argument("--quiet", action="store_true", help="no log")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ctrl-C and SIGTERM are the ordinary end: sessions are finished, their last words told."""
+    try:
+        from ..live.hub import Limits
+        from ..live.server import Server
+    except ImportError as error:
+        raise MissingDependency(
+            f"the server needs the package {error.name}: pip install 'streamasr[serve]'"
+        ) from error
+    import streamasr
+
+    for name in ("max_streams", "max_per_address"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} must be 1 or more, not {value}")
+    if not 0 <= options.port <= 65_535:
+        raise ConfigError(f"--port must be 0 to 65535, not {options.port}")
+    recognizer = streamasr.load(options.model) if options.model else streamasr.load()
+    if not options.quiet:
+        _log_to_stderr()
+    server = Server(
+        recognizer,
+        host=options.host,
+        port=options.port,
+        token=options.token if options.token is not None else os.environ.get("STREAMASR_TOKEN", ""),
+        insecure=options.insecure,
+        origins=options.origin,
+        limits=Limits(max_streams=options.max_streams, per_address=options.max_per_address),
+    )
+    asyncio.run(_serve(server))
+    return DONE
+
+
+async def _serve(server: Server) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, server.stop)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: server.stop())
+
+    def ready() -> None:
+        print(
+            f"streamasr: listening on {server.url} (at most {server.hub.max_streams} streams; Ctrl-C ends)",
+            flush=True,
+        )
+
+    await server.run(ready)
+
+
+def _log_to_stderr() -> None:
+    class Lines(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
+            return json.dumps({"time": when, **json.loads(record.getMessage())})
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines())
+    logger = logging.getLogger("streamasr.live")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,362 @@
+"""Messages of docs/protocol.md and the life of a session; no sockets, no clock, no threads.
+
+    OPEN   --audio-->  OPEN  --end-->  ENDED  --finish-->  DONE
+
+`parse_first` and `parse` turn a client's text into a checked message, `Session` turns its sound into
+samples and the recogniser's events into numbered messages, and keeps what a client may have missed.
+Whatever a client does wrong is a `Refusal`, with a code of the protocol's table.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import audio
+from ..errors import AudioError, ConfigError
+from ..events import Event, Final, Partial, Word
+from ..resample import HIGHEST_RATE, LOWEST_RATE
+from ..search.hotwords import Phrase
+from ..segmenter import EndpointRule
+
+VERSION = 1
+PATH = "/v1/stream"
+ENCODINGS = {"s16le": "<i2", "f32le": "<f4"}
+OPTIONS = ("partials", "endpointing", "hotwords", "at_endpoint")
+CLOSE_CODES = {  # every code of an error message, and what the connection is closed with (RFC 6455, 7.4)
+    "bad_message": 1008,
+    "bad_audio": 1008,
+    "bad_option": 1008,
+    "unauthorized": 1008,
+    "unsupported_version": 1008,
+    "unknown_session": 1008,
+    "lost_events": 1008,
+    "replaced": 1008,
+    "timeout": 1008,
+    "slow_reader": 1008,
+    "address_limit": 1013,
+    "overloaded": 1013,
+    "stopping": 1012,
+    "internal": 1011,
+}
+KEPT_BYTES = 1 << 20  # finals kept for a resume: hours of speech, seconds of a flood
+_LONGEST_ID = 64
+
+DoneReason = Literal["end", "limit", "stopping"]
+Samples = NDArray[np.float32]
+
+
+class Refusal(Exception):
+    """What the server does not do, as its last message on a connection. `code` is one of CLOSE_CODES."""
+
+    def __init__(
+        self, code: str, message: str, *, resumable: bool = False, retry_seconds: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+        self.resumable, self.retry_seconds = resumable, retry_seconds
+        self.close_code = CLOSE_CODES[code]
+
+    def to_dict(self) -> dict[str, Any]:
+        message = {
+            "type": "error",
+            "code": self.code,
+            "message": self.message,
+            "resumable": self.resumable,
+        }
+        return message if self.retry_seconds is None else {**message, "retry_seconds": self.retry_seconds}
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First message of a new session. `endpointing` and `hotwords` as `Recognizer.stream` takes them."""
+
+    sample_rate: int
+    encoding: str = "s16le"
+    token: str = ""
+    partials: bool = True
+    endpointing: bool | tuple[EndpointRule, ...] = True
+    hotwords: tuple[Phrase, ...] = ()
+    at_endpoint: str = "carry"
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """First message of a connection that takes a session up again, after event number `event`."""
+
+    session: str
+    event: int
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """There is no more sound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """To be answered with the same `id`."""
+
+    id: int | float | str | None
+
+
+def render(message: dict[str, Any]) -> str:
+    """Message -> text of one WebSocket message."""
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def parse_first(text: str) -> Hello | Resume:
+    """Text of a connection's first message -> Hello or Resume. Raises Refusal."""
+    message = _object(text)
+    kind = message.get("type")
+    if kind not in ("hello", "resume"):
+        raise Refusal("bad_message", f'the first message must be of type "hello" or "resume", not {kind!r}')
+    version = message.get("version", VERSION)
+    if version != VERSION or isinstance(version, bool):
+        raise Refusal("unsupported_version", f"version {version!r}: this server speaks version {VERSION}")
+    token = _field(message, "token", str, "")
+    if kind == "resume":
+        event = _field(message, "event", int)
+        if event < 0:
+            raise Refusal("bad_message", f"event must be 0 or more, not {event}")
+        return Resume(_field(message, "session", str), event, token)
+    sample_rate = _field(message, "sample_rate", int)
+    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+        raise Refusal(
+            "bad_option", f"sample_rate must be {LOWEST_RATE} to {HIGHEST_RATE} Hz, not {sample_rate}"
+        )
+    encoding = _field(message, "encoding", str, "s16le")
+    if encoding not in ENCODINGS:
+        raise Refusal("bad_option", f"encoding must be one of {', '.join(ENCODINGS)}, not {encoding!r}")
+    options = _field(message, "options", dict, {})
+    if unknown := sorted(set(options) - set(OPTIONS)):
+        raise Refusal("bad_option", f"unknown option {unknown[0]!r:.80}; there are {', '.join(OPTIONS)}")
+    return Hello(
+        sample_rate,
+        encoding,
+        token,
+        _field(options, "partials", bool, True),
+        _endpointing(options.get("endpointing", True)),
+        _hotwords(options.get("hotwords", [])),
+        _field(options, "at_endpoint", str, "carry"),
+    )
+
+
+def parse(text: str) -> End | Ping:
+    """Text of a later message -> End or Ping. Raises Refusal."""
+    message = _object(text)
+    kind = message.get("type")
+    if kind == "end":
+        return End()
+    if kind != "ping":
+        raise Refusal("bad_message", f'a message of type {kind!r} is not due; "end" and "ping" are')
+    mark = message.get("id")
+    if mark is not None and (isinstance(mark, bool) or not isinstance(mark, int | float | str)):
+        raise Refusal("bad_message", "id must be a number or a text")
+    if isinstance(mark, str) and len(mark) > _LONGEST_ID:
+        raise Refusal("bad_message", f"id has {len(mark)} characters, must have {_LONGEST_ID} at most")
+    return Ping(mark)
+
+
+def hello(
+    sample_rate: int,
+    encoding: str,
+    token: str = "",
+    *,
+    partials: bool = True,
+    endpointing: bool | Sequence[EndpointRule] = True,
+    hotwords: Iterable[Phrase] = (),
+    at_endpoint: str = "carry",
+) -> dict[str, Any]:
+    """What `parse_first` reads."""
+    rules = endpointing if isinstance(endpointing, bool) else [_rule_fields(rule) for rule in endpointing]
+    values = (partials, rules, list(hotwords), at_endpoint)
+    options = dict(zip(OPTIONS, values, strict=True))
+    message: dict[str, Any] = {"type": "hello", "version": VERSION, "sample_rate": sample_rate}
+    message |= {"encoding": encoding, "options": options}
+    return {**message, "token": token} if token else message
+
+
+def to_event(message: dict[str, Any]) -> Event:
+    """A `partial` or `final` as it came -> the event it was made of. Raises ValueError."""
+    kinds: dict[str, type[Partial] | type[Final]] = {"partial": Partial, "final": Final}
+    try:
+        kind = kinds[message["type"]]
+        words = tuple(Word(w["text"], w["start"], w["end"], w["confidence"]) for w in message["words"])
+        return kind(**{f.name: message[f.name] for f in fields(kind)} | {"words": words})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a partial or final of this protocol: {error!r}") from error
+
+
+class Session:
+    """One client's stream of sound and events, whatever becomes of its connections.
+
+    `received` and `heard` count samples: those the server has, and those its recogniser has decoded.
+    """
+
+    def __init__(self, hello: Hello) -> None:
+        self.key = secrets.token_urlsafe(24)
+        self.hello = hello
+        self.received = 0
+        self.heard = 0
+        self.ended: DoneReason | None = None
+        self.done = False
+        self._width = np.dtype(ENCODINGS[hello.encoding]).itemsize
+        self._number = 0  # of the newest event
+        self._kept: deque[tuple[int, str]] = deque()  # finals, and `done`
+        self._kept_bytes = 0
+        self._forgotten = 0  # number of the newest final that is kept no more
+        self._partial: tuple[int, str] | None = None  # unless a final has come after it
+
+    def audio(self, message: bytes) -> Samples:
+        """A binary message -> its samples. Raises Refusal. Of none once the server has ended the session."""
+        if self.ended == "end":
+            raise Refusal("bad_audio", "sound after end; open a new session for it")
+        if len(message) % self._width:
+            raise Refusal(
+                "bad_audio",
+                f"{len(message)} bytes are not whole samples of {self._width} bytes ({self.hello.encoding})",
+            )
+        values = np.frombuffer(message, ENCODINGS[self.hello.encoding])
+        try:
+            samples = audio.as_samples(values.astype(values.dtype.newbyteorder("=")), first=self.received)
+        except AudioError as error:
+            raise Refusal("bad_audio", str(error)) from None
+        if self.ended:
+            return samples[:0]
+        self.received += len(samples)
+        return samples
+
+    def end(self, reason: DoneReason = "end") -> None:
+        """No more sound. The first reason stays."""
+        self.ended = self.ended or reason
+
+    def tell(self, events: Sequence[Event], heard: int) -> None:
+        """Events of the recogniser, after it has decoded `heard` samples in all."""
+        self.heard = heard
+        for event in events:
+            if isinstance(event, Final):
+                self._keep(event.to_dict())
+            elif self.hello.partials:
+                self._number += 1
+                self._partial = (self._number, render({**event.to_dict(), "event": self._number}))
+
+    def finish(self) -> None:
+        """All has been told."""
+        self.done = True
+        self._keep(
+            {"type": "done", "duration": self.heard / self.hello.sample_rate, "reason": self.ended or "end"}
+        )
+
+    def after(self, number: int) -> list[tuple[int, str]]:
+        """Number of the last event that a client has -> (number, message) of what it lacks, in order.
+
+        Raises Refusal when that is kept no more, or the client has more than there is.
+        """
+        if number > self._number:
+            raise Refusal("bad_message", f"event {number} has not been told; the last was {self._number}")
+        if number < self._forgotten:
+            raise Refusal("lost_events", f"finals after event {number} are no longer kept")
+        lacking = [kept for kept in self._kept if kept[0] > number]
+        if self._partial and self._partial[0] > number:
+            lacking.append(self._partial)
+        return lacking
+
+    def ready(self, model: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "type": "ready",
+            "version": VERSION,
+            "session": self.key,
+            "model": model,
+            "sample_rate": self.hello.sample_rate,
+            "encoding": self.hello.encoding,
+            "received": self.received,
+            "ended": self.ended is not None,
+            "limits": limits,
+        }
+
+    def progress(self) -> dict[str, Any]:
+        return {"type": "progress", **self._position()}
+
+    def pong(self, ping: Ping) -> dict[str, Any]:
+        return {"type": "pong", "id": ping.id, **self._position()}
+
+    def _position(self) -> dict[str, Any]:
+        return {"received": self.received, "time": self.heard / self.hello.sample_rate}
+
+    def _keep(self, message: dict[str, Any]) -> None:
+        self._number += 1
+        text = render({**message, "event": self._number})
+        self._kept.append((self._number, text))
+        self._kept_bytes += len(text)
+        self._partial = None
+        while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
+            self._forgotten, dropped = self._kept.popleft()
+            self._kept_bytes -= len(dropped)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        message = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise Refusal("bad_message", "a text message must be JSON") from None
+    if not isinstance(message, dict):
+        raise Refusal("bad_message", f"a text message must be a JSON object, not {type(message).__name__}")
+    return message
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _field(message: dict[str, Any], name: str, kind: type, default: Any = None) -> Any:
+    """Field `name` of type `kind`, or `default` where there is none; None: it is required."""
+    value = message.get(name, default)
+    if type(value) is not kind:
+        names = {str: "a text", int: "a whole number", bool: "true or false", dict: "an object"}
+        found = "missing" if name not in message else f"not {value!r:.80}"
+        raise Refusal("bad_message", f"{name} must be {names[kind]}, {found}")
+    return value
+
+
+def _endpointing(value: Any) -> bool | tuple[EndpointRule, ...]:
+    if isinstance(value, bool):
+        return value
+    try:
+        rules = tuple(EndpointRule(**rule) for rule in value)
+    except (TypeError, ConfigError) as error:
+        raise Refusal("bad_option", f"endpointing: {error}") from None
+    if not rules:
+        raise Refusal("bad_option", "endpointing: an empty list of rules; say false for none")
+    return rules
+
+
+def _rule_fields(rule: EndpointRule) -> dict[str, Any]:
+    return {field.name: getattr(rule, field.name) for field in fields(rule)}
+
+
+def _hotwords(value: Any) -> tuple[Phrase, ...]:
+    if not isinstance(value, list):
+        raise Refusal("bad_option", "hotwords must be a list of phrases")
+    phrases: list[Phrase] = []
+    for item in value:
+        if isinstance(item, str):
+            phrases.append(item)
+        elif (
+            isinstance(item, list)
+            and len(item) == 2
+            and isinstance(item[0], str)
+            and type(item[1]) in (int, float)
+        ):
+            phrases.append((item[0], item[1]))
+        else:
+            raise Refusal("bad_option", f"hotwords: {item!r:.80} is neither a phrase nor [phrase, boost]")
+    return tuple(phrases)

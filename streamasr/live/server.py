@@ -1,0 +1,378 @@
+"""Sockets of the server (docs/protocol.md): WebSocket sessions, the page, health and metrics.
+
+The event loop reads, checks and writes; it never decodes. Each connection has a receiver, which stops
+reading while too much of its sound waits, and a sender, which tells what its session has to tell from
+the last event on that went out: a slow reader misses partials, never finals, and takes no memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from ..errors import ConfigError
+from ..recognizer import Recognizer
+from .hub import Holder, Hub, Limits, Live, log
+from .protocol import PATH, End, Hello, Refusal, parse, parse_first, render
+
+WEB = Path(__file__).with_name("web")
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".ico": "image/x-icon",
+    ".webmanifest": "application/manifest+json",
+}
+_GOODBYE_SECONDS = 5.0  # for a client to close after `done`, and for what is still to be sent
+_SPARE_CONNECTIONS = 64  # beyond two a stream: pages, health checks, clients that are told to wait
+
+
+class Server:
+    """A recogniser behind a port. Raises ConfigError where it would be open to everybody by accident.
+
+    A `host` that others can reach needs a `token`, or `insecure`. `origins` are those of pages, beside the
+    server's own, that may connect. Port 0 is any free one; `port` is then the one it got.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8765,
+        token: str = "",
+        insecure: bool = False,
+        origins: Iterable[str] = (),
+        limits: Limits | None = None,
+    ) -> None:
+        if not _is_local(host) and not token and not insecure:
+            raise ConfigError(
+                f"--host {host} can be reached from other machines: give a --token, or --insecure to let "
+                "everybody in"
+            )
+        self.hub = Hub(recognizer, limits or Limits(), token)
+        self._host, self._guarded = host, bool(token)
+        self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
+        self._socket = _listen(host, port)
+        self.port: int = self._socket.getsockname()[1]
+        name = f"[{host}]" if ":" in host else host
+        self.url = f"http://{name}:{self.port}"
+        self._uvicorn = _Uvicorn(self._config(), self.hub)
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Serves until `stop`. Calls `ready` when clients may come."""
+        self._uvicorn.ready = ready
+        await self._uvicorn.serve([self._socket])
+
+    def stop(self) -> None:
+        """Lets `run` end: sessions are finished first. May be called from anywhere."""
+        self._uvicorn.should_exit = True
+
+    @property
+    def connections(self) -> int:
+        return len(self._uvicorn.server_state.connections)
+
+    def _config(self) -> uvicorn.Config:
+        routes = [
+            WebSocketRoute(PATH, self._websocket),
+            Route("/healthz", self._health),
+            Route("/metrics", self._metrics),
+            Route("/", self._page),
+            Route("/{name}", self._page),
+        ]
+        return uvicorn.Config(
+            Starlette(routes=routes),
+            http=_http_protocol(self.hub),
+            ws=_WebSocketProtocol,
+            ws_max_size=self.hub.limits.message_bytes,
+            ws_per_message_deflate=False,
+            # Pings keep lines open; whether a client is alive is judged by what it sends, because its
+            # pongs wait behind its sound while it is held up.
+            ws_ping_timeout=None,
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+        )
+
+    async def _health(self, request: Request) -> Response:
+        status = "stopping" if self.hub.stopping else "ok"
+        content = {"status": status, "sessions": self.hub.sessions, "max_streams": self.hub.max_streams}
+        return JSONResponse(content, 503 if self.hub.stopping else 200)
+
+    async def _metrics(self, request: Request) -> Response:
+        return PlainTextResponse(
+            self.hub.render_metrics(self.connections), media_type="text/plain; version=0.0.4"
+        )
+
+    async def _page(self, request: Request) -> Response:
+        path = WEB / request.path_params.get("name", "index.html")
+        if path.parent != WEB or path.suffix not in _TYPES or not path.is_file():
+            return PlainTextResponse("not found\n", 404)
+        headers = _headers(request.headers.get("host", ""))
+        return FileResponse(path, headers=headers, media_type=_TYPES[path.suffix])
+
+    async def _websocket(self, websocket: WebSocket) -> None:
+        origin, host = websocket.headers.get("origin"), websocket.headers.get("host", "")
+        if not self._may_connect(origin, host):
+            self.hub.metrics.count("origin_refused_total")
+            log("origin refused", origin=str(origin)[:200])
+            await websocket.close()  # before accept: HTTP 403
+            return
+        await websocket.accept()
+        await _Connection(self.hub, websocket).run()
+
+    def _may_connect(self, origin: str | None, host: str) -> bool:
+        """Whether a handshake with this Origin and Host may go on.
+
+        The server's own page has both the same. A name that is not ours may be one that another page's
+        owner has pointed at this machine (DNS rebinding), so without a token only addresses count.
+        """
+        if origin is None or origin.lower() in self._origins:
+            return True
+        parts = urlsplit(origin.lower())
+        if parts.scheme not in ("http", "https") or parts.netloc != host.lower():
+            return False
+        name = parts.hostname or ""
+        return self._guarded or name in ("localhost", self._host.lower()) or _is_address(name)
+
+
+class _Connection:
+    """One WebSocket, from hello to close."""
+
+    def __init__(self, hub: Hub, websocket: WebSocket) -> None:
+        self._hub, self._websocket = hub, websocket
+        self._holder = Holder()
+
+    async def run(self) -> None:
+        live: Live | None = None
+        keep = True
+        try:
+            live, event = await self._greet()
+            keep = await self._talk(live, event)
+        except Refusal as refusal:
+            keep = refusal.resumable
+            self._hub.metrics.count("refused_total", code=refusal.code)
+            log("refused", code=refusal.code, session=live.number if live else None)
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
+                await asyncio.wait_for(
+                    self._refuse(refusal), min(_GOODBYE_SECONDS, self._hub.limits.send_seconds)
+                )
+        except WebSocketDisconnect:
+            pass
+        finally:
+            if live is not None:
+                self._hub.leave(live, self._holder, keep)
+
+    async def _greet(self) -> tuple[Live, int]:
+        """First message -> (session, number of the last event that the client has)."""
+        try:
+            message = await asyncio.wait_for(self._websocket.receive(), self._hub.limits.hello_seconds)
+        except asyncio.TimeoutError:
+            raise Refusal("timeout", f"no hello for {self._hub.limits.hello_seconds:g} seconds") from None
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
+        if message.get("text") is None:
+            raise Refusal("bad_audio", "sound before hello")
+        first = parse_first(message["text"])
+        scheme, _, bearer = self._websocket.headers.get("authorization", "").partition(" ")
+        self._hub.authorize(first.token, bearer if scheme.lower() == "bearer" else "")
+        client = self._websocket.client
+        address = client.host if client else ""
+        if isinstance(first, Hello):
+            live, event = await self._hub.open(first, address, self._holder), 0
+        else:
+            live, event = self._hub.resume(first, self._holder), first.event
+        self._holder.heard_at = asyncio.get_running_loop().time()
+        return live, event
+
+    async def _talk(self, live: Live, event: int) -> bool:
+        """Both ways until one ends -> whether the client may want to come back. Raises Refusal."""
+        ready = live.session.ready(self._hub.model, self._hub.limits.told())
+        receiver = asyncio.create_task(self._receive(live))
+        sender = asyncio.create_task(self._send(live, event, render(ready)))
+        try:
+            waiting: set[asyncio.Future[Any]] = {receiver, sender, self._holder.failure}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if receiver.done():
+                return receiver.result() != 1000
+            if self._holder.failure.done():
+                raise self._holder.failure.result()
+            sender.result()  # all told, and the client has not closed; or it broke
+            await self._websocket.close(1012 if live.session.ended == "stopping" else 1000)
+            return True
+        finally:
+            receiver.cancel()
+            sender.cancel()
+            await asyncio.gather(receiver, sender, return_exceptions=True)
+
+    async def _receive(self, live: Live) -> int:
+        """Messages until the client closes -> its close code. Raises Refusal."""
+        loop = asyncio.get_running_loop()
+        while True:
+            message = await self._websocket.receive()
+            self._holder.heard_at = loop.time()
+            if message["type"] == "websocket.disconnect":
+                return int(message.get("code") or 1005)
+            if live.holder is not self._holder:
+                raise Refusal("replaced", "another connection has taken this session up")
+            if message.get("text") is None:
+                self._hub.hear(live, message["bytes"])
+                while self._hub.is_full(live):
+                    live.space.clear()
+                    await live.space.wait()
+                self._holder.heard_at = loop.time()
+                continue
+            parsed = parse(message["text"])
+            if isinstance(parsed, End):
+                self._hub.end(live)
+            else:
+                await self._text(render(live.session.pong(parsed)))
+
+    async def _send(self, live: Live, event: int, ready: str) -> None:
+        """Tells what is new until all is told, then gives the client time to close."""
+        session = live.session
+        await self._text(ready)
+        told = session.heard
+        while True:
+            live.changed.clear()
+            if session.heard - told >= session.hello.sample_rate or (session.done and told < session.heard):
+                told = session.heard
+                await self._text(render(session.progress()))
+            done = session.done
+            for number, text in session.after(event):
+                await self._text(text)
+                event = number
+            if done:
+                await asyncio.sleep(_GOODBYE_SECONDS)
+                return
+            await live.changed.wait()
+
+    async def _text(self, text: str) -> None:
+        try:
+            await asyncio.wait_for(self._websocket.send_text(text), self._hub.limits.send_seconds)
+        except asyncio.TimeoutError:
+            raise Refusal(
+                "slow_reader", "events were not read; resume, and read faster", resumable=True
+            ) from None
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        await self._websocket.send_text(render(refusal.to_dict()))
+        await self._websocket.close(refusal.close_code)
+
+
+class _Uvicorn(uvicorn.Server):
+    """Tells when it is ready, leaves signals alone, and lets sessions end before connections do."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+        super().__init__(config)
+        self._hub = hub
+        self.ready: Callable[[], None] = lambda: None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._hub.start()
+        await super().startup(sockets)
+        self.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        await self._hub.stop()
+        await super().shutdown(sockets)
+
+
+def _http_protocol(hub: Hub) -> type[asyncio.Protocol]:
+    class Http(H11Protocol):
+        """Refuses one connection too many, and those that ask for nothing."""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._patience = self.loop.call_later(hub.limits.hello_seconds, self._give_up)
+            if len(self.connections) > 2 * hub.max_streams + _SPARE_CONNECTIONS:
+                transport.write(
+                    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nContent-Length: 0\r\n"
+                    b"Connection: close\r\n\r\n"
+                )
+                transport.close()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._patience.cancel()
+            super().connection_lost(exc)
+
+        def _give_up(self) -> None:
+            if self.cycle is None and self.transport.get_protocol() is self:  # no whole request yet
+                self.transport.abort()
+
+    return Http
+
+
+class _WebSocketProtocol(WebSocketsSansIOProtocol):
+    """Does not wait for ever until a client that reads nothing has read the rest."""
+
+    async def run_asgi(self) -> None:
+        await super().run_asgi()
+        self.loop.call_later(_GOODBYE_SECONDS, self.transport.abort)
+
+
+def _headers(host: str) -> dict[str, str]:
+    """Of the page: nothing from elsewhere, nothing inline. `host` as the browser named it."""
+    named = f" ws://{host} wss://{host}" if re.fullmatch(r"[\w.:\[\]-]+", host, re.ASCII) else ""
+    policy = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        f"media-src 'self' blob:; worker-src 'self' blob:; connect-src 'self'{named}; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+    return {
+        "Content-Security-Policy": policy,
+        "Permissions-Policy": "microphone=(self)",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(cast(Any, address[:2]), family=family, backlog=256)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"{host}:{port} cannot be listened on: {reason}; choose another --port or --host"
+        ) from None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_local(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)

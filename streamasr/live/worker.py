@@ -1,0 +1,221 @@
+"""The thread that decodes: all live streams, advanced together, round after round.
+
+A round takes the sound that waits in every `Line`, at most `ROUND_SECONDS` of each and no more than it
+has earned: a line earns a little more than a second of sound each second, so what comes in real time
+is decoded at once. Whoever sends faster, such as a file, has earned nothing; one of those lines, in turn,
+has one block decoded a round. So a file costs the live ones the time of one block, and has all the
+time they leave.
+
+The lock is held to move sound in and out, never while decoding.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..events import Event
+from ..recognizer import Recognizer
+from ..stream import Stream
+
+ROUND_SECONDS = 0.5  # chosen: a block of a file delays live streams by some 20 ms
+EARN_RATE = 1.1  # sound cards' clocks differ by far less
+MOST_CREDIT_SECONDS = 2.0  # what a network may hold up and deliver at once
+_WARM_UP_SECONDS = 2.0
+_SMOOTHING = 0.02  # of the measured speed, a round: the last hundred or so count
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(eq=False, slots=True)
+class Line:
+    """One stream's place in the worker. Only the worker's methods touch it."""
+
+    stream: Stream
+    sample_rate: int
+    waiting: deque[tuple[Samples, float]] = field(default_factory=deque)  # and when each arrived
+    waiting_samples: int = 0
+    decoded: int = 0  # samples
+    credit: float = MOST_CREDIT_SECONDS
+    counted: float = 0.0  # when the credit was last added to
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Sound of one line for one round, and when the last of it arrived (None: sent ahead of time)."""
+
+    line: Line
+    samples: Samples
+    arrived: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a round gave for one line, after `heard` samples in all.
+
+    `lag` is how long the last of them waited; None for a line that sends faster than real time.
+    """
+
+    line: Line
+    heard: int
+    events: Sequence[Event]
+    finished: bool
+    lag: float | None
+    error: Exception | None = None
+
+
+class Worker:
+    """`tell` is called on the worker's thread, once a round, with what the round gave."""
+
+    def __init__(self, recognizer: Recognizer, tell: Callable[[list[Told]], None]) -> None:
+        self._recognizer = recognizer
+        self._tell = tell
+        self._lines: dict[Line, None] = {}  # in order; a set would not be
+        self._ahead: deque[Line] = deque()  # lines that send faster than real time, in turn
+        self._ready = threading.Condition()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
+        self.rtf = 0.0  # seconds of decoding (this thread's own) per second of sound, smoothed
+        self.lag = 0.0  # of live streams, seconds, smoothed
+        self.sound_seconds = 0.0
+        self.busy_seconds = 0.0
+
+    def start(self) -> None:
+        """Measures the speed of one stream, so that all that is loaded late is loaded now, and begins."""
+        noise = np.random.default_rng(0).normal(0, 0.05, 1600).astype(np.float32)
+        stream = self._recognizer.stream()
+        begin = 0.0
+        while stream.time < _WARM_UP_SECONDS:
+            if begin == 0.0 and stream.time >= _WARM_UP_SECONDS / 2:
+                begin = time.thread_time()
+            stream.accept(noise)
+        self.rtf = (time.thread_time() - begin) / (_WARM_UP_SECONDS / 2)
+        stream.finish()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread; what still waits is not decoded."""
+        with self._ready:
+            self._stopped = True
+            self._ready.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def open(self, stream: Stream, sample_rate: int) -> Line:
+        """A place for a fresh stream of this rate."""
+        line = Line(stream, sample_rate, counted=time.monotonic())
+        with self._ready:
+            self._lines[line] = None
+        return line
+
+    def feed(self, line: Line, samples: Samples) -> None:
+        """Sound in [-1, 1] for a line; checked before."""
+        if len(samples):
+            with self._ready:
+                line.waiting.append((samples, time.monotonic()))
+                line.waiting_samples += len(samples)
+                self._ready.notify()
+
+    def end(self, line: Line) -> None:
+        """No more sound: what waits is decoded, then the stream is finished."""
+        with self._ready:
+            line.ended = True
+            self._ready.notify()
+
+    def drop(self, line: Line) -> None:
+        """Nobody wants to know any more."""
+        with self._ready:
+            self._lines.pop(line, None)
+            line.waiting.clear()
+
+    def waiting_seconds(self, line: Line) -> float:
+        """Sound that has arrived for this line and is not decoded."""
+        return line.waiting_samples / line.sample_rate
+
+    def _run(self) -> None:
+        while True:
+            with self._ready:
+                batch = self._take()
+                while not batch and not self._stopped:
+                    self._ready.wait()
+                    batch = self._take()
+                if self._stopped:
+                    return
+            self._decode(batch)
+
+    def _take(self) -> list[_Piece]:
+        """Sound for one round. The lock is held."""
+        now = time.monotonic()
+        batch: list[_Piece] = []
+        for line in self._lines:
+            earned = line.credit + EARN_RATE * (now - line.counted)
+            line.credit, line.counted = min(earned, MOST_CREDIT_SECONDS), now
+            if not line.waiting and not line.ended:
+                continue
+            count = min(int(min(line.credit, ROUND_SECONDS) * line.sample_rate), line.waiting_samples)
+            if count or line.waiting_samples == 0:  # nothing left of an ended line: it is to be finished
+                line.credit -= count / line.sample_rate
+                batch.append(_cut(line, count, now))
+            elif line not in self._ahead:
+                self._ahead.append(line)
+        taken = {piece.line for piece in batch}
+        while self._ahead:
+            line = self._ahead.popleft()
+            if line in self._lines and line not in taken and line.waiting:
+                count = min(int(ROUND_SECONDS * line.sample_rate), line.waiting_samples)
+                batch.append(_cut(line, count, None))
+                break
+        return batch
+
+    def _decode(self, batch: list[_Piece]) -> None:
+        begin, cpu = time.perf_counter(), time.thread_time()
+        told: list[Told] = []
+        try:
+            events = self._recognizer.accept_batch(
+                [piece.line.stream for piece in batch], [piece.samples for piece in batch]
+            )
+            ends = [piece.line for piece in batch if piece.line.ended and not piece.line.waiting]
+            last = {line: line.stream.finish() for line in ends}
+            now = time.monotonic()
+            for piece, given in zip(batch, events, strict=True):
+                line = piece.line
+                line.decoded += len(piece.samples)
+                lag = None if piece.arrived is None else now - piece.arrived
+                told.append(Told(line, line.decoded, [*given, *last.get(line, ())], line in last, lag))
+                if lag is not None:
+                    self.lag += _SMOOTHING * (lag - self.lag)
+        except Exception as error:  # a fault of ours must end these sessions, not the thread
+            told = [Told(piece.line, piece.line.decoded, (), True, None, error) for piece in batch]
+        with self._ready:
+            for result in told:
+                if result.finished:
+                    self._lines.pop(result.line, None)
+        sound = sum(len(piece.samples) / piece.line.sample_rate for piece in batch)
+        self.busy_seconds += time.perf_counter() - begin
+        self.sound_seconds += sound
+        if sound:
+            self.rtf += _SMOOTHING * ((time.thread_time() - cpu) / sound - self.rtf)
+        self._tell(told)
+
+
+def _cut(line: Line, count: int, now: float | None) -> _Piece:
+    """Takes `count` samples from the front of what waits; `now` is when none of none arrived."""
+    parts: list[Samples] = []
+    arrived, left = now, count
+    while left:
+        samples, came = line.waiting.popleft()
+        if len(samples) > left:
+            line.waiting.appendleft((samples[left:], came))
+            samples = samples[:left]
+        arrived = None if now is None else came
+        parts.append(samples)
+        left -= len(samples)
+    line.waiting_samples -= count
+    return _Piece(line, np.concatenate(parts) if parts else np.zeros(0, np.float32), arrived)
