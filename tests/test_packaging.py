@@ -175,7 +175,7 @@ def test_version_and_changelog_agree() -> None:
 
 def test_ranges_keep_torch_small() -> None:
     project = PROJECT["project"]
-    assert set(project["optional-dependencies"]) == {"train", "dev"}
+    assert set(project["optional-dependencies"]) == {"train", "serve", "dev"}
     assert "torch>=2.11,<2.14" in project["dependencies"]
     assert "torchaudio>=2.11,<2.12" in project["dependencies"]
     assert '"torch>=2.11,<2.14"' in (ROOT / "Makefile").read_text()  # installed first, same range
@@ -190,6 +190,7 @@ def test_the_wheel_holds_the_package_and_its_models_and_nothing_else(tmp_path: P
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"streamasr/__init__.py", "streamasr/py.typed", "streamasr/cli/main.py"} <= names
+    assert "streamasr/live/web/index.html" in names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"streamasr"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
     models = {path.relative_to(ROOT).as_posix() for path in (PACKAGE / "models").rglob("*") if path.is_file()}
