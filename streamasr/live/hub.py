@@ -127,6 +127,7 @@ class Hub:
             "sessions": len(self._sessions),
             "detached": sum(live.holder is None for live in self._sessions.values()),
             "connections": connections,
+            "tasks": len(asyncio.all_tasks()),
             "max_streams": self.max_streams,
             "rtf": self._worker.rtf,
             "sound_seconds_total": self._worker.sound_seconds,

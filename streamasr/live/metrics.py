@@ -18,6 +18,7 @@ _HELP = {
     "sessions": "Sessions that are known, detached ones among them.",
     "detached": "Sessions that wait for their client to come back.",
     "connections": "Sockets that are open.",
+    "tasks": "Tasks of the event loop.",
     "max_streams": "Sessions that are admitted at once.",
     "rtf": "Seconds of decoding per second of sound, smoothed.",
 }
