@@ -129,8 +129,8 @@ def test_train_calls_the_loop(
 ) -> None:
     calls = []
 
-    def loop(config: Path, overrides: list[str], resume: bool) -> int:
-        calls.append((config, overrides, resume))
+    def loop(config: Path, overrides: list[str], resume: bool, source: str) -> int:
+        calls.append((config, overrides, resume, source))
         return 0
 
     for name in ("torch", "streamasr.train.loop"):
@@ -140,7 +140,7 @@ def test_train_calls_the_loop(
     overrides = ["optimiser.learning_rate=1e-3", "train.seed=2"]
     sets = [word for override in overrides for word in ("--set", override)]
     assert main(["train", str(path), *sets, "--resume"]) == 0
-    assert calls == [(path, overrides, True)]
+    assert calls == [(path, overrides, True, "")]
     assert main(["train", str(path), "--set", "train.sed=1"]) == 2
     assert "did you mean train.seed" in capsys.readouterr().err
     assert len(calls) == 1
