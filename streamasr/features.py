@@ -11,6 +11,7 @@ other last bits for one row than for many: so it does not matter how many frames
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,6 +124,15 @@ class LogMel:
         """Nothing: whoever ends a stream pads with zero samples first (docs/design.md, Flush)."""
         state.tail = np.zeros(0, np.float32)
         return np.zeros((0, self.config.mel_bands), np.float32)
+
+    def level(self, frames: NDArray[np.float32]) -> float:
+        """frames [T, mel_bands] of this stage -> their power in dB, all bands together.
+
+        White noise of root mean square 1 is at about 46 dB.
+        """
+        if self.mean is not None and self.std is not None:
+            frames = frames * self.std + self.mean
+        return 10.0 * math.log10(float(np.exp(frames).sum(dtype=np.float64)) / len(frames))
 
     def _frames(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         spectrum = np.fft.rfft(windows * self._window, self.config.fft_size, axis=-1)

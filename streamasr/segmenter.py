@@ -1,8 +1,9 @@
 """Hypotheses + endpoint rules -> Partial and Final events.
 
-Endpoints are decided step by step from whether the step's likeliest token is silent (blank or
-space), so they do not depend on chunks. Steps are integers here; seconds are made on the way into
-an event.
+Endpoints are decided step by step, so they do not depend on chunks, from two signs: a step is silent if
+its likeliest token is (blank or space), and quiet if it is not much louder than the background. What is
+silent but loud is somebody the model does not understand, or who hesitates: it is no pause, though not
+for ever, as it may be music. Steps are integers here; seconds are made on the way into an event.
 """
 
 from __future__ import annotations
@@ -19,14 +20,26 @@ from .search import Hypothesis, TimedWord
 # the length of any word that is not spelt out.
 _WORD_SECONDS = 2.0
 
+# Levels in dB. The background is the level of the quietest steps: it falls at once and rises slowly, so
+# that it gets over a dip or a new noise in a second or two, but not up to the speech between two words.
+# Measured on read speech and on learners (docs/design.md, Endpoints), as is what is loud.
+_RISE = 20.0  # a second
+_LOUD = 10.0  # above the background
+# A quiet room, about 60 dB below full scale: after digital silence a room is not loud.
+_LEAST_BACKGROUND = -15.0
+_UNKNOWN = 1000.0  # background before the first step: falls to its level
+# Silent steps, loud or not, that are a pause in any case: so many times a rule's.
+_MOST_SILENCE = 2
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointRule:
     """A segment ends when all that the rule asks for holds.
 
-    `silence_seconds` of silent steps at its end; `length_seconds` since its first speech, waiting for
-    the end of a word; and some speech in it. Without `needs_speech` the length is counted from the
-    end of the segment before, and a segment may end without speech: unseen, as no final is empty.
+    `silence_seconds` of silent and quiet steps, or twice that of silent ones, at its end;
+    `length_seconds` since its first speech, waiting for the end of a word; and some speech in it. Without
+    `needs_speech` the length is counted from the end of the segment before, and a segment may end
+    without speech: unseen, as no final is empty.
     """
 
     needs_speech: bool = True
@@ -57,6 +70,8 @@ class SegmenterState:
     begin: int  # first step of the segment
     first_speech: int  # -1: none in this segment
     last_speech: int
+    loud: int  # loud steps since the last speech, or since the segment began
+    background: float  # level in dB
     text: str  # of the last partial; with the stable part's length, what its reader has seen
     stable: int
     end: int  # samples (16 kHz): where the last final's words end
@@ -81,14 +96,23 @@ class Segmenter:
         self._offsets = tuple(round(seconds * sample_rate) for seconds in offsets)
 
     def start(self) -> SegmenterState:
-        return SegmenterState(0, 0, 0, -1, -1, "", 0, 0)
+        return SegmenterState(0, 0, 0, -1, -1, 0, _UNKNOWN, "", 0, 0)
 
-    def advance(self, state: SegmenterState, speech: bool, between_words: bool) -> Reason | None:
-        """One step: is its likeliest token speech, and would an end now cut no word -> why to end here."""
+    def advance(
+        self, state: SegmenterState, speech: bool, level: float, between_words: bool
+    ) -> Reason | None:
+        """One step -> why to end here, if so.
+
+        Is its likeliest token speech, how loud is it in dB (`LogMel.level`), would an end now cut no word?
+        """
+        risen = state.background + _RISE * self._seconds(1)
+        state.background = max(_LEAST_BACKGROUND, min(level, risen))
         if speech:
-            state.last_speech = state.step
+            state.last_speech, state.loud = state.step, 0
             if state.first_speech < 0:
                 state.first_speech = state.step
+        else:
+            state.loud += level > state.background + _LOUD
         state.step += 1
         for rule in self.rules:
             if self._holds(rule, state, between_words):
@@ -121,7 +145,7 @@ class Segmenter:
             samples = min(samples, state.step * self._step_samples)
         words = self._words(state, hypothesis.words, samples)
         number = state.segment
-        state.begin, state.first_speech, state.last_speech = state.step, -1, -1
+        state.begin, state.first_speech, state.last_speech, state.loud = state.step, -1, -1, 0
         state.text, state.stable = "", 0
         if not words:
             return None
@@ -144,7 +168,8 @@ class Segmenter:
             return False
         silent = state.step - (state.last_speech + 1 if state.last_speech >= 0 else state.begin)
         length = state.step - (state.first_speech if rule.needs_speech else state.begin)
-        if self._seconds(silent) < rule.silence_seconds or self._seconds(length) < rule.length_seconds:
+        pause = max(silent - state.loud, silent / _MOST_SILENCE)
+        if self._seconds(pause) < rule.silence_seconds or self._seconds(length) < rule.length_seconds:
             return False
         if rule.silence_seconds or between_words:
             return True
@@ -166,5 +191,5 @@ class Segmenter:
             told.append(Word(word.text, *times, word.confidence))
         return tuple(told)
 
-    def _seconds(self, steps: int) -> float:
+    def _seconds(self, steps: float) -> float:
         return steps * self._step_samples / self._sample_rate

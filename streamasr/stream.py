@@ -216,10 +216,11 @@ class Stream:
         for piece in pieces:
             state.heard += len(piece)
             samples = self._resampler.advance(state.resampler, audio.as_samples(piece))
-            for row in self._steps(state, samples):
+            for row, level in self._steps(state, samples):
                 changed |= search.advance(state.search, row[None])
                 speech = row.argmax() not in self._silent_tokens
-                reason = segmenter.advance(state.segmenter, speech, search.between_words(state.search))
+                between_words = search.between_words(state.search)
+                reason = segmenter.advance(state.segmenter, speech, level, between_words)
                 if reason:
                     events += self._end(state, reason)
                     self._restart(state)
@@ -235,24 +236,30 @@ class Stream:
         final = self._segmenter.final(state.segmenter, hypothesis, state.samples, reason)
         return [final] if final else []
 
-    def _steps(self, state: _State, samples: Samples) -> Iterator[Samples]:
-        """Samples [N] at 16 kHz -> log_probs [V] of one step after the other.
+    def _steps(self, state: _State, samples: Samples) -> Iterator[tuple[Samples, float]]:
+        """Samples [N] at 16 kHz -> log_probs [V] and level in dB of one step after the other.
 
         Where an endpoint changes the encoder's memory no step is computed before the one before it is
         decided; else blocks are, which is faster.
         """
-        if self._settings.at_endpoint == "carry":
-            yield from self._encode(state, samples)
-            return
         state.samples += len(samples)
         frames = self._features.advance(state.features, samples)
-        begin, size = 0, self._encoder.frames_per_step - len(state.encoder.waiting)
+        size = self._encoder.frames_per_step
+        begin = 0
         while begin < len(frames):
-            piece = frames[begin : begin + size]
-            begin, size = begin + size, self._encoder.frames_per_step
+            waiting = state.encoder.waiting
+            end = begin + size - len(waiting) if self._settings.at_endpoint != "carry" else len(frames)
+            piece = frames[begin:end]
             if self._recent_frames:
                 state.recent = np.concatenate([state.recent, piece])[-self._recent_frames :]
-            yield from self._encoder.advance(state.encoder, piece)
+            heard = np.concatenate([waiting, piece])
+            levels = [
+                self._features.level(heard[i : i + size]) for i in range(0, len(heard) - size + 1, size)
+            ]
+            rows = self._encoder.advance(state.encoder, piece)
+            # With look-ahead the level is that of the newest step: a little early, as the tokens are late.
+            yield from zip(rows, levels[len(levels) - len(rows) :], strict=True)
+            begin = end
 
     def _restart(self, state: _State) -> None:
         """The encoder's memory after an endpoint. The context of the convolutions goes on in any case."""

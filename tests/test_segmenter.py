@@ -19,12 +19,15 @@ def segmenter(*rules: EndpointRule) -> Segmenter:
 def ends(
     stage: Segmenter, speech: str, between: str = "", state: SegmenterState | None = None
 ) -> list[tuple[int, str]]:
-    """Steps ("x" is speech) -> where a segment ends, and why. `between`: "w" within a word."""
+    """Steps ("x": speech, ".": silence, "-": loud silence) -> where a segment ends, and why.
+
+    `between`: "w" within a word.
+    """
     state = state or stage.start()
     found = []
     for step, letter in enumerate(speech):
         within = step < len(between) and between[step] == "w"
-        reason = stage.advance(state, letter == "x", not within)
+        reason = stage.advance(state, letter == "x", -20.0 if letter == "." else 20.0, not within)
         if reason:
             stage.final(state, Hypothesis((SO,), 1), 10**9, reason)
             found.append((step, reason))
@@ -41,6 +44,31 @@ def test_silence_after_speech() -> None:
 
 def test_silence_ends_a_segment_though_the_last_word_was_not_closed() -> None:
     assert ends(segmenter(EndpointRule(silence_seconds=0.3)), "x...", "wwww") == [(3, "endpoint:silence")]
+
+
+def test_a_loud_pause_is_none_until_it_is_twice_as_long() -> None:
+    stage = segmenter(EndpointRule(silence_seconds=0.4))
+    assert ends(stage, ".x--x....") == [(8, "endpoint:silence")]
+    assert ends(stage, ".x.--...") == [(7, "endpoint:silence")]
+    assert ends(stage, ".x--..x-....") == [(11, "endpoint:silence")]
+    assert ends(stage, ".x" + "-" * 9) == [(9, "endpoint:silence")]
+    # Nothing is known of the background before the first quiet step.
+    assert ends(stage, "x----") == [(4, "endpoint:silence")]
+
+
+def test_the_background_follows() -> None:
+    """A new noise is loud until it has lasted: 20 dB a second, what is above it by 10 dB is loud."""
+    stage, state = segmenter(EndpointRule(silence_seconds=9.0)), segmenter().start()
+    for level in (-100.0, -30.0, 25.0):
+        stage.advance(state, False, level, True)
+    assert state.background == -13.0 and state.loud == 1  # never below a quiet room; 2 dB up in a step
+    for _ in range(30):
+        stage.advance(state, False, 25.0, True)
+    assert state.background == 25.0 and state.loud == 14
+    stage.advance(state, False, 3.0, True)
+    assert state.background == 3.0
+    stage.advance(state, True, 3.0, True)
+    assert state.loud == 0
 
 
 def test_length_counts_from_the_first_speech() -> None:
