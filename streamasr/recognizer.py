@@ -15,7 +15,7 @@ from .encoder import Encoder
 from .errors import AudioError, ConfigError, SnapshotError
 from .events import Event, Final, Transcript
 from .features import LogMel
-from .search import lexicon, lm
+from .search import lexicon, lm, pronounce
 from .search.beam import BeamSearch
 from .search.confidence import RAW
 from .search.greedy import GreedySearch
@@ -156,9 +156,11 @@ class Recognizer:
                 if description.phones and found:  # only a lexicon knows what words phones are
                     vocabulary = description.phones
                     prior = self.model.tensors["phone_output.prior"]
+                guesses = self._file("g2p") if vocabulary.kind == "phones" else None
+                pronouncer = pronounce.read(guesses) if guesses else None
                 measured = description.calibration.beam if model else description.calibration.lexicon
                 self._beams[language_model] = BeamSearch(
-                    vocabulary, description.search, found, model, prior, confidence=measured or RAW
+                    vocabulary, description.search, found, model, prior, (), pronouncer, measured or RAW
                 )
             return self._beams[language_model]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 from strategies import CHARACTERS, thorough
 from test_beam import SPELT, VOCABULARY, bigram, equal, lexicon_of, random_log_probs
 
+from streamasr import state
 from streamasr.errors import ConfigError
-from streamasr.search import kernels
+from streamasr.search import kernels, lexicon, lm
 from streamasr.search.beam import BeamConfig, BeamSearch
 from streamasr.search.hotwords import Hotwords, compile_phrases
+from streamasr.search.pronounce import Pronouncer, Speller
+from streamasr.vocabulary import Vocabulary
 
 CONFIG = BeamConfig(beam=8, tokens=4, blank_skip=1.0)
 
@@ -24,14 +28,14 @@ def earned(hot: Hotwords, text: str) -> tuple[float, float]:
     """Text said from a word's beginning on -> score so far, score if it ended here."""
     node, total = 0, 0.0
     for token in CHARACTERS.encode(text):
-        node, change = kernels.hot_next(tuple(hot.arrays), node, token, CHARACTERS.space)
+        node, change = kernels.hot_next(tuple(hot.arrays), node, token, token == CHARACTERS.space)
         total += change
-    end, change = kernels.hot_next(tuple(hot.arrays), node, CHARACTERS.space, CHARACTERS.space)
+    end, change = kernels.hot_next(tuple(hot.arrays), node, CHARACTERS.space, True)
     return total, total + change - hot.arrays.potential[end]
 
 
 def test_credit_grows_and_is_given_back() -> None:
-    hot = compile_phrases([("art", 4.0)], CHARACTERS)
+    hot = compile_phrases([("art", 4.0)], Speller(CHARACTERS))
     assert [earned(hot, "art"[:n])[0] for n in range(4)] == [0.0, 1.0, 2.0, 3.0]
     assert earned(hot, "art ")[0] == earned(hot, "art")[1] == 4.0
     for text in ("artist", "ar", "part", "artist ", "ar t"):
@@ -41,7 +45,7 @@ def test_credit_grows_and_is_given_back() -> None:
 
 def test_phrases_within_phrases() -> None:
     hot = compile_phrases(
-        [("new york city", 6.0), ("new york", 4.0), ("york", 3.0), ("york minster", 5.0)], CHARACTERS
+        [("new york city", 6.0), ("new york", 4.0), ("york", 3.0), ("york minster", 5.0)], Speller(CHARACTERS)
     )
     assert earned(hot, "york")[1] == 3.0
     assert earned(hot, "new york")[1] == 4.0
@@ -52,7 +56,7 @@ def test_phrases_within_phrases() -> None:
 
 
 def test_a_phrase_at_the_end_of_the_beginning_of_another() -> None:
-    hot = compile_phrases([("the big apple pie", 8.0), ("big apple", 4.0)], CHARACTERS)
+    hot = compile_phrases([("the big apple pie", 8.0), ("big apple", 4.0)], Speller(CHARACTERS))
     assert earned(hot, "the big apple tree")[1] == pytest.approx(4.0)
     assert earned(hot, "a big apple")[1] == pytest.approx(4.0)
 
@@ -67,7 +71,7 @@ def test_a_phrase_at_the_end_of_the_beginning_of_another() -> None:
 def test_no_more_is_earned_than_the_phrases_that_are_said(
     phrases: list[tuple[str, float]], text: str
 ) -> None:
-    hot = compile_phrases(phrases, CHARACTERS)
+    hot = compile_phrases(phrases, Speller(CHARACTERS))
     said = f" {' '.join(text.split())} "
     most = 0.0
     for phrase, boost in hot.phrases:
@@ -147,11 +151,75 @@ def test_a_word_of_the_old_list_in_progress() -> None:
         assert [w.text for w in plain.commit(s).words][-2:] == ["ab", "ab"]
 
 
+PHONES = Vocabulary(("<blank>", " ", "B", "OW", "T"), "phones")
+
+
+def phone_search(**settings: Any) -> BeamSearch:
+    words = {"bow": [2, 3], "toe": [4, 3], "tow": [4, 3]}
+    graphones = ["<s>", "</s>", "b:B", "o:OW", "a:", "t:T", "w:"]
+    model = lm.build(graphones, [(np.arange(7, dtype=np.int32)[:, None], np.full(7, -2.0), np.zeros(7))])
+    return BeamSearch(
+        PHONES, CONFIG, lexicon.build(words.items(), len(PHONES)), pronouncer=Pronouncer(model), **settings
+    )
+
+
+def phones_said(text: str) -> NDArray[np.float32]:
+    """log_probs of the tokens, each a letter here, with a blank after each."""
+    rows = np.full((2 * len(text), len(PHONES)), 0.02)
+    rows[1::2, 0] = 0.92
+    rows[np.arange(0, len(rows), 2), [" BOT".index(letter) + 1 for letter in text]] = 0.92
+    return np.log(rows / rows.sum(1, keepdims=True)).astype(np.float32)
+
+
+def test_only_the_hotword_is_raised_not_what_sounds_like_it() -> None:
+    log_probs = phones_said("TO BO")
+    for word in ("toe", "tow"):
+        assert run(phone_search(phrases=[(word, 0.1)]), log_probs) == [word, "bow"]
+        assert run(phone_search(phrases=[(f"{word} bow", 0.1)]), log_probs) == [word, "bow"]
+
+
+def test_a_hotword_that_is_pronounced() -> None:
+    search = phone_search()
+    log_probs = phones_said("BOT TO")
+    assert "boat" not in run(search, log_probs)
+    assert run(search.with_phrases(["boat", "boot"]), log_probs)[0] in ("boat", "boot")
+    with pytest.raises(ConfigError, match="hotwords: 'zoë' holds 'z', 'ë'"):
+        search.with_phrases(["zoë"])
+
+
+def test_words_of_former_hotwords_stay_as_they_were() -> None:
+    plain = phone_search()
+    old, new = plain.with_phrases([("boat", 2.0)]), plain.with_phrases([("tob", 2.0), ("boat", 1.0)])
+    for other in (plain, new):
+        s = old.start()
+        old.advance(s, phones_said("BOT BO B"))
+        old.change_phrases(s, other)
+        other.check(state.unpack(other.start(), state.pack(s)))
+        other.advance(s, phones_said("O "))
+        assert [w.text for w in other.best(s).words] == ["boat", "bow", "bow"]
+        other.change_phrases(s, old)
+        old.check(s)
+        assert [w.text for w in old.commit(s).words] == ["boat", "bow", "bow"]
+
+
+def test_a_word_the_language_model_has_never_seen_is_like_its_rarest() -> None:
+    for unknown in (-0.1, -30.0):
+        grams = [
+            (
+                np.arange(7, dtype=np.int32)[:, None],
+                np.array([unknown, -9, -1, -2, -3, -4, -2.0]),
+                np.zeros(7),
+            )
+        ]
+        search = BeamSearch(VOCABULARY, CONFIG, lexicon_of(VOCABULARY), lm.build(bigram().words, grams))
+        assert search._unknown == pytest.approx(-4.0)  # "ba", not <s>
+
+
 @pytest.mark.parametrize(
     ("phrases", "message"),
     [
         (["smörgås"], "'smörgås' holds 'å', 'ö'"),
-        (["route 66"], "'route 66' holds '6'.*as it is spoken"),
+        (["route 66"], "hotwords: '66' holds '6'.*as it is spoken"),
         (["  "], "holds no word"),
         ([("yes", 0)], "boost of 'yes' must be above 0"),
         ([("yes", "much")], "boost of 'yes'"),
@@ -161,7 +229,7 @@ def test_a_word_of_the_old_list_in_progress() -> None:
 )
 def test_what_cannot_be_a_hotword(phrases: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        compile_phrases(phrases, CHARACTERS)  # type: ignore[arg-type]
+        compile_phrases(phrases, Speller(CHARACTERS))  # type: ignore[arg-type]
 
 
 def test_ten_thousand_phrases_cost_as_little_as_ten() -> None:

@@ -28,6 +28,7 @@ from . import lexicon as lexicons
 from . import lm as models
 from .confidence import RAW, Confidence, Evidence
 from .config import BeamConfig
+from .pronounce import Pronouncer, Speller
 
 # Steps between two settlements: what is stable leaves the arena. Chosen: the arena's room for that many
 # steps is a few times what is in use.
@@ -56,6 +57,8 @@ class BeamState:
     firsts: list[int]
     lasts: list[int]
     confidences: list[float]
+    # Words of hotwords that are no more: what -3, -4, ... mean in the arena.
+    former: list[str]
 
 
 class _Token(NamedTuple):
@@ -78,10 +81,12 @@ class BeamSearch:
         model: models.LanguageModel | None = None,
         prior: NDArray[np.float32] | None = None,
         phrases: Iterable[hotwords.Phrase] = (),
+        pronouncer: Pronouncer | None = None,
         confidence: Confidence = RAW,
     ) -> None:
-        """`prior`: log-probabilities of the tokens [V]. Raises ConfigError when parts do not fit each other,
-        MissingDependency where numba is not installed."""
+        """`prior`: log-probabilities of the tokens [V]; `pronouncer`: of hotwords that the lexicon lacks.
+
+        Raises ConfigError when parts do not fit each other, MissingDependency where numba is not installed."""
         try:
             from . import kernels, stepping
         except ImportError as error:
@@ -91,6 +96,8 @@ class BeamSearch:
         config = config or BeamConfig()
         if model is not None and lexicon is None:
             raise ConfigError("search: a language model of words needs a lexicon that spells them")
+        if vocabulary.kind == "phones" and lexicon is None:
+            raise ConfigError("search: phones need a lexicon that says what words they are")
         if lexicon is not None and lexicon.tokens != len(vocabulary):
             raise ConfigError(
                 f"search: the lexicon is spelt in {lexicon.tokens} tokens, the model has {len(vocabulary)}"
@@ -110,13 +117,16 @@ class BeamSearch:
         if model is None:
             ids = np.zeros(len(used.words) + 1, np.int32)
         else:
-            ids = np.append(lexicons.language_model_ids(used, model), np.int32(model.unknown))
+            ids = np.append(lexicons.language_model_ids(used, model), np.int32(model.rarest))
         known = np.where(ids >= 0, language.unigrams[ids], language.unknown_log_prob)
         look_ahead = used.look_ahead(known[:-1])
         for array in (ids, look_ahead):
             array.flags.writeable = False
         self._unknown = float(known[-1])
         self._start, self._end, self._language = language.start, language.end, language
+        self._speller = Speller(vocabulary, lexicon, pronouncer)
+        # What the beginning of a word is, where there is nothing else to tell: phones are no text.
+        self._spelt = c.OPEN if vocabulary.kind == "characters" else c.NONE
         self._shared = (tuple(used.arrays), look_ahead, ids, language.tables)
         self._language_ids = ids
         self._most_gain = config.lm_weight * max(0.0, -float(min(known.min(), 0.0))) + abs(config.word_bonus)
@@ -124,15 +134,12 @@ class BeamSearch:
 
     def set_phrases(self, phrases: Iterable[hotwords.Phrase]) -> None:
         """Part of the constructor, and of `with_phrases`."""
-        self.hotwords = hotwords.compile_phrases(phrases, self.vocabulary)
-        known = self.lexicon.ids if self.lexicon else {}
-        added = [word for word in self.hotwords.words if self.lexicon and word not in known]
-        side = lexicons.build(lexicons.spell(added, self.vocabulary), len(self.vocabulary))
+        self.hotwords = hotwords.compile_phrases(phrases, self._speller)
         lexicon, look_ahead, ids, language = self._shared
         for array in self.hotwords.arrays:
             array.flags.writeable = False
         hot = tuple(self.hotwords.arrays)
-        self._static = (lexicon, tuple(side.arrays), look_ahead, ids, language, hot)
+        self._static = (lexicon, tuple(self.hotwords.side.arrays), look_ahead, ids, language, hot)
         config = self.config
         gain = self._most_gain + 2.0 * max((boost for _, boost in self.hotwords.phrases), default=0.0)
         skip = math.log(config.blank_skip) if config.blank_skip < 1.0 else math.inf
@@ -154,7 +161,7 @@ class BeamSearch:
         ints, floats = np.zeros((beam, c.INTS), np.int64), np.zeros((beam, c.FLOATS))
         state = BeamState(
             0, 1, 0, ints, floats, 0, np.zeros((0, c.ENTRIES), np.int32), np.zeros(0, np.int64),
-            np.zeros((0, c.VALUES)), self._start, 0.0, [], [], [], [],
+            np.zeros((0, c.VALUES)), self._start, 0.0, [], [], [], [], [],
         )  # fmt: skip
         self._restart(state, max(self.vocabulary.space, 0), 0.0, -math.inf)
         return state
@@ -223,6 +230,7 @@ class BeamSearch:
         """
         potential, nodes = self.hotwords.arrays.potential, len(self._shared[1])
         rows = state.ints[: state.count]
+        self._rename(state, new)
         state.floats[: state.count, c.SCORE] -= potential[rows[:, c.HOT]]
         rows[:, c.HOT] = rows[:, c.NODE] != 0
         if nodes == 1 or self._static[1] is new._static[1]:
@@ -244,11 +252,12 @@ class BeamSearch:
         static: Any = self._static
         lexicon, side, _, _, _, hot = static
         nodes = len(lexicon[1]) + len(side[1]) if self.lexicon else 2
+        named = len(self.lexicon.words) + len(self.hotwords.side.words) if self.lexicon else 0
         bounds = {
             c.NODE: (0, nodes),
             c.LABEL: (0, len(self.vocabulary)),
-            c.HOT: (0, len(hot[1])),
-            c.ENDED: (c.OPEN, max(1, len(self.lexicon.words) if self.lexicon else 0)),
+            c.HOT: (0, len(hot[3])),
+            c.ENDED: (c.OPEN, max(1, named)),
             c.ORDINAL: (len(state.texts), len(state.texts) + max(state.used, 0) + 2),
             **dict.fromkeys((c.PATH_B, c.PATH_N), (-1, state.used)),
         }
@@ -278,8 +287,8 @@ class BeamSearch:
             and all(rows[:, k].max() <= state.step for k in (c.LAST_B, c.LAST_N))
             and bool(((parents >= -1) & (parents < np.arange(len(arena)))).all())
             and bool(((tokens > 0) & (tokens < len(self.vocabulary))).all())
-            and bool(((ordinals >= len(state.texts)) & (words >= c.OPEN)).all())
-            and bool((words < (len(self.lexicon.words) if self.lexicon else 0)).all())
+            and bool((ordinals >= len(state.texts)).all())
+            and bool(((words >= c.OPEN - len(state.former)) & (words < named)).all())
         )
         if not fits:
             raise SnapshotError(
@@ -312,10 +321,11 @@ class BeamSearch:
         `end`: the language model's word for the end of a sentence, -1 if that goes on.
         """
         scores, words, contexts = self._kernels.complete(
-            state.ints, state.floats, state.count, self._static, self._weights, self.vocabulary.space, end
-        )
+            state.ints, state.floats, state.count, self._static, self._weights, self.vocabulary.space,
+            len(self.vocabulary), end,
+        )  # fmt: skip
         if not np.isfinite(scores).any():  # nothing but beginnings of words: told as they are spelt
-            scores, words = self._totals(state), np.full(state.count, c.OPEN)
+            scores, words = self._totals(state), np.full(state.count, self._spelt)
         return scores, words, contexts
 
     def _words(self, state: BeamState, row: int, word: int) -> list[TimedWord]:
@@ -343,26 +353,57 @@ class BeamSearch:
         for each in reversed(tokens):
             spelling.append(each)
             if each.word != c.NONE:
-                timed, language = self._word(spelling, language, before)
+                timed, language = self._word(state, spelling, language, before)
                 told.append((timed, language, each.path))
                 spelling, before = [], each.path
         return told
 
-    def _word(self, tokens: Sequence[_Token], language: int, before: float) -> tuple[TimedWord, int]:
+    def _word(
+        self, state: BeamState, tokens: Sequence[_Token], language: int, before: float
+    ) -> tuple[TimedWord, int]:
         """Tokens of a word, the language model's state and BEST before it -> word, state after it."""
         word, log_prob = tokens[-1].word, 0.0
         if word == c.OPEN or self.lexicon is None:
             text = self.vocabulary.decode(each.token for each in tokens)
         else:
-            text = self.lexicon.words[word]
+            text = self._name(state, word)
         if self.model is not None:
-            number = int(self._language_ids[max(word, -1)])
+            listed = 0 <= word < len(self._language_ids)
+            number = int(self._language_ids[word if listed else -1])
             log_prob, language = self._kernels.lm_score(self._language.tables, language, number)
         # Geometric mean; log_softmax in float32 may end a rounding above 0.
         mean = math.fsum(each.peak + self._prior[each.token] for each in tokens) / len(tokens)
         evidence = Evidence(min(math.exp(mean), 1.0), len(tokens), before - tokens[-1].path, log_prob)
         confidence = self._confidence.of(evidence)
         return TimedWord(text, tokens[0].first, tokens[-1].last, confidence), language
+
+    def _name(self, state: BeamState, word: int) -> str:
+        """A word by its number: the lexicon's, then those of the hotwords, then those of former ones."""
+        assert self.lexicon is not None
+        known = len(self.lexicon.words)
+        if word < c.OPEN:
+            return state.former[c.OPEN - 1 - word]
+        return self.lexicon.words[word] if word < known else self.hotwords.side.words[word - known]
+
+    def _rename(self, state: BeamState, new: BeamSearch) -> None:
+        """Words of hotwords that were said: from their numbers here to those in `new`."""
+        if self.lexicon is None:
+            return
+        known = len(self.lexicon.words)
+        words = state.arena[: state.used, c.ENTRY_WORD]
+        said = np.unique(words[(words >= known) | (words < c.OPEN)]).tolist()
+        former: list[str] = []
+        numbers = {}
+        for word in said:
+            text = self._name(state, word)
+            if text in new.hotwords.side.ids:
+                numbers[word] = known + new.hotwords.side.ids[text]
+            else:
+                former.append(text)
+                numbers[word] = c.OPEN - len(former)
+        for entry in np.flatnonzero(np.isin(words, said)) if said else ():
+            words[entry] = numbers[int(words[entry])]
+        state.former = former
 
     def _settle(self, state: BeamState) -> None:
         """Stable words leave the arena, what no hypothesis needs is dropped, room is made for more."""
@@ -386,7 +427,7 @@ class BeamSearch:
         """Of the best hypothesis, as it is spelt; it goes on alone, between words."""
         best = state.leader
         label, floats = int(state.ints[best, c.LABEL]), state.floats[best].copy()
-        for word in self._words(state, best, c.OPEN):
+        for word in self._words(state, best, self._spelt):
             _keep(state, word)
         self._restart(state, label, float(floats[c.BLANK]), float(floats[c.TOKEN]))
         state.ints[0, c.ORDINAL] = len(state.texts)

@@ -1,10 +1,13 @@
-"""Hotwords: phrases whose score is raised while they are being said; an automaton over tokens.
+"""Hotwords: phrases whose score is raised while they are being said; an automaton over what is said.
+
+Its labels are the tokens, and beyond them the ends of the lexicon's words (number of tokens + word): so a
+word that only sounds like a phrase's is none of it. Without a lexicon the separator ends words.
 
     node 0   between words: a phrase may begin        node 1   within a word that is in no phrase
-    other nodes: a phrase has been said as far as the tokens on the way there; the separator that ends
-    its last word is part of it, so "art" is not found in "artist"
+    other nodes: a phrase has been said as far as the labels on the way there; the end of its last word is
+    part of it, so "art" is not found in "artist"
 
-    potential [nodes]   credit for what has been said of a phrase: boost * tokens said / tokens of the
+    potential [nodes]   credit for what has been said of a phrase: boost * labels said / labels of the
                         phrase, the most of all phrases that go on from here
     reward [nodes]      boost of the phrase that ends here
 
@@ -26,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..vocabulary import Vocabulary
+from .lexicon import Lexicon
+from .pronounce import Speller
 
 DEFAULT_BOOST = 6.0  # chosen of 2, 4, 6 and 12 on dev: the most that cost other words nothing
 MOST_BOOST = 100.0
@@ -35,10 +39,11 @@ Phrase = str | tuple[str, float]
 
 
 class Arrays(NamedTuple):
-    """Children of node n: first[n] .. first[n + 1] - 1, whose number is that of the node."""
+    """Edges of node n: first[n] .. first[n + 1] - 1, their labels ascending, and where they lead."""
 
     first: NDArray[np.int32]
-    token: NDArray[np.int32]
+    label: NDArray[np.int32]
+    target: NDArray[np.int32]
     fail: NDArray[np.int32]
     potential: NDArray[np.float64]
     reward: NDArray[np.float64]
@@ -46,41 +51,42 @@ class Arrays(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Hotwords:
-    """Checked phrases, each with its boost, and their automaton."""
+    """Checked phrases, each with its boost, and their automaton; `side`: words that the lexicon lacks."""
 
     phrases: tuple[tuple[str, float], ...]
+    side: Lexicon
     arrays: Arrays
 
-    @property
-    def words(self) -> list[str]:
-        """All words of all phrases, each once."""
-        return list(dict.fromkeys(word for phrase, _ in self.phrases for word in phrase.split(" ")))
 
+def compile_phrases(phrases: Iterable[Phrase], speller: Speller) -> Hotwords:
+    """Phrases, or (phrase, boost) -> Hotwords. Case and surplus spaces do not matter.
 
-def compile_phrases(phrases: Iterable[Phrase], vocabulary: Vocabulary) -> Hotwords:
-    """Phrases, or (phrase, boost), of the vocabulary's letters -> Hotwords.
-
-    Case and surplus spaces do not matter. Raises ConfigError naming the phrase that cannot be one.
+    Raises ConfigError naming the phrase that cannot be one.
     """
+    checked = check(phrases)
+    if checked and speller.separator < 0:
+        raise ConfigError("hotwords need a model that writes where words end; this one does not")
+    try:
+        side = speller.side(word for text in checked for word in text.split(" "))
+    except ConfigError as error:
+        raise ConfigError(f"hotwords: {error}") from None
+    spelt = [(labels, boost) for text, boost in checked.items() for labels in speller.phrase(text, side)]
+    ends = {speller.separator, *(label for labels, _ in spelt for label in labels if label >= speller.tokens)}
+    return Hotwords(tuple(checked.items()), side, _automaton(spelt, ends))
+
+
+def check(phrases: Iterable[Phrase], what: str = "hotwords") -> dict[str, float]:
+    """Phrases, or (phrase, boost) -> boost of each, in lower case. Raises ConfigError, told of `what`."""
     if isinstance(phrases, str):
-        raise ConfigError(f"hotwords: a list of phrases, not the text {phrases[:40]!r}")
+        raise ConfigError(f"{what}: a list of phrases, not the text {phrases[:40]!r}")
     checked: dict[str, float] = {}
     for entry in phrases:
         phrase, boost = (entry, DEFAULT_BOOST) if isinstance(entry, str) else _pair(entry)
         text = " ".join(phrase.lower().split())
         if not text:
-            raise ConfigError(f"hotwords: {phrase!r} holds no word; leave it out")
-        unknown = sorted(set(text) - set(vocabulary.tokens) - {" "})
-        if unknown:
-            raise ConfigError(
-                f"hotwords: {phrase!r} holds {', '.join(map(repr, unknown))}, which this model cannot write; "
-                "write the phrase as it is spoken, in the model's letters"
-            )
+            raise ConfigError(f"{what}: {phrase!r} holds no word; leave it out")
         checked[text] = max(boost, checked.get(text, 0.0))
-    if checked and vocabulary.space < 0:
-        raise ConfigError("hotwords need a model that writes spaces; this one does not")
-    spelt = [(vocabulary.encode(f"{text} "), boost) for text, boost in checked.items()]
-    return Hotwords(tuple(checked.items()), _automaton(spelt, vocabulary.space))
+    return checked
 
 
 def _pair(entry: object) -> tuple[str, float]:
@@ -94,39 +100,38 @@ def _pair(entry: object) -> tuple[str, float]:
     return phrase, float(boost)
 
 
-def _automaton(phrases: list[tuple[list[int], float]], separator: int) -> Arrays:
-    """(tokens with the separator at the end, boost) -> automaton, its nodes numbered level by level."""
+def _automaton(phrases: list[tuple[list[int], float]], ends: set[int]) -> Arrays:
+    """(labels, boost) -> automaton, its nodes numbered level by level; `ends`: labels that end words."""
     children: list[dict[int, int]] = [{}, {}]
-    potential, reward, tokens = [0.0, 0.0], [0.0, 0.0], [0, 0]
-    for spelling, boost in phrases:
+    potential, reward = [0.0, 0.0], [0.0, 0.0]
+    for labels, boost in phrases:
         node = 0
-        for said, token in enumerate(spelling, 1):
-            if token not in children[node]:
-                children[node][token] = len(children)
+        for said, label in enumerate(labels, 1):
+            if label not in children[node]:
+                children[node][label] = len(children)
                 children.append({})
                 potential.append(0.0)
                 reward.append(0.0)
-                tokens.append(token)
-            node = children[node][token]
-            if said < len(spelling):
-                potential[node] = max(potential[node], boost * said / len(spelling))
-        reward[node] = boost
+            node = children[node][label]
+            if said < len(labels):
+                potential[node] = max(potential[node], boost * said / len(labels))
+        reward[node] = max(reward[node], boost)
     # A longer phrase adds to what the shorter one at its beginning has earned, no more.
     earned = [0.0] * len(children)
     fail = [0, 0] + [1] * (len(children) - 2)
     order, waiting = [0, 1], deque([0])
     while waiting:
         node = waiting.popleft()
-        for token, child in sorted(children[node].items()):
+        for label, child in sorted(children[node].items()):
             order.append(child)
             waiting.append(child)
             if node == 0:
-                fail[child] = 0 if token == separator else 1
+                fail[child] = 0 if label in ends else 1
             else:
                 at = fail[node]
-                while token not in children[at] and at > 1:
+                while label not in children[at] and at > 1:
                     at = fail[at]
-                fail[child] = children[at].get(token, 0 if token == separator else 1)
+                fail[child] = children[at].get(label, 0 if label in ends else 1)
             whole = reward[child]
             reward[child] = max(0.0, whole - earned[node])
             earned[child] = max(earned[node], whole)
@@ -135,10 +140,11 @@ def _automaton(phrases: list[tuple[list[int], float]], separator: int) -> Arrays
             if potential[child]:
                 potential[child] = max(0.0, potential[child] - earned[child])
     number = {node: place for place, node in enumerate(order)}
-    counts = [len(children[node]) for node in order]
+    edges = [sorted(children[node].items()) for node in order]
     return Arrays(
-        np.concatenate([[2], 2 + np.cumsum(counts)]).astype(np.int32),
-        np.array([tokens[node] for node in order], np.int32),
+        np.concatenate([[0], np.cumsum([len(each) for each in edges])]).astype(np.int32),
+        np.array([label for each in edges for label, _ in each], np.int32),
+        np.array([number[child] for each in edges for _, child in each], np.int32),
         np.array([number[fail[node]] for node in order], np.int32),
         np.array([potential[node] for node in order]),
         np.array([reward[node] for node in order]),

@@ -96,19 +96,36 @@ def lm_score(lm, state, word):
 
 
 @njit(cache=True, nogil=True)
-def hot_next(hot, state, token, separator):
-    """Hotword state and token -> next state, change of score (hotwords.py)."""
-    first, tokens, fail, potential, reward = hot
+def lm_scores(lm, states, words):
+    """States [s], words [w] -> natural log p [s, w], next states [s, w]."""
+    scores, after = np.empty((len(states), len(words))), np.empty((len(states), len(words)), np.int64)
+    for i in range(len(states)):
+        for k in range(len(words)):
+            scores[i, k], after[i, k] = lm_score(lm, states[i], words[k])
+    return scores, after
+
+
+@njit(cache=True, nogil=True)
+def hot_next(hot, state, label, ends):
+    """Hotword state and label, which `ends` a word or not -> next state, change of score (hotwords.py)."""
+    first, labels, target, fail, potential, reward = hot
     node = state
     while True:
-        child = find(tokens, first[node], first[node + 1], token)
-        if child >= 0:
+        edge = find(labels, first[node], first[node + 1], label)
+        if edge >= 0:
+            after = np.int64(target[edge])
             break
         if node < 2:  # at or within a word that begins no phrase
-            child = 0 if token == separator else 1
+            after = np.int64(0 if ends else 1)
             break
         node = fail[node]
-    return child, potential[child] - potential[state] + reward[child]
+    return after, potential[after] - potential[state] + reward[after]
+
+
+@njit(cache=True, nogil=True)
+def hot_end(hot, state, word, separator, tokens):
+    """hot_next at the end of a word."""
+    return hot_next(hot, state, separator if word == c.OPEN else tokens + word, True)
 
 
 @njit(cache=True, nogil=True)
@@ -120,10 +137,11 @@ def ending(ints, floats, i, nth, static, weights):
     if nodes == 1:  # open vocabulary
         return (score, ints[i, c.LM], c.OPEN) if nth == 0 else (score, ints[i, c.LM], c.NONE)
     if node >= nodes:
-        if nth or side[2][node - nodes] == side[2][node - nodes + 1]:
+        spelling, words = side[2][node - nodes] + nth, len(lm_ids) - 1
+        if spelling >= side[2][node - nodes + 1]:
             return score, ints[i, c.LM], c.NONE
-        log_prob, after = lm_score(lm, ints[i, c.LM], lm_ids[len(lm_ids) - 1])
-        return score + lm_weight * (log_prob - unknown), after, c.OPEN
+        log_prob, after = lm_score(lm, ints[i, c.LM], lm_ids[words])
+        return score + lm_weight * (log_prob - unknown), after, words + side[3][spelling]
     spelling = lexicon[2][node] + nth
     if spelling >= lexicon[2][node + 1]:
         return score, ints[i, c.LM], c.NONE
@@ -144,7 +162,7 @@ def _sentence_end(state, end, static, weights):
 
 
 @njit(cache=True, nogil=True)
-def complete(ints, floats, count, static, weights, separator, end):
+def complete(ints, floats, count, static, weights, separator, tokens, end):
     """Hypotheses -> what they would be if the stream ended here:
 
     scores [count] (-inf: within what is no word yet), words [count] that would then end (NONE: none),
@@ -155,18 +173,18 @@ def complete(ints, floats, count, static, weights, separator, end):
     hot = static[5]
     for i in range(count):
         base = log_add(floats[i, c.BLANK], floats[i, c.TOKEN])
-        change = -hot[3][ints[i, c.HOT]]
+        change = -hot[4][ints[i, c.HOT]]
         if ints[i, c.NODE] == 0:
             scores[i] = base + floats[i, c.SCORE] + change + _sentence_end(states[i], end, static, weights)
             continue
-        if separator >= 0 and len(hot[1]) > 2:
-            state, change = hot_next(hot, ints[i, c.HOT], separator, separator)
-            change -= hot[3][state]
         nth = 0
         while True:
             score, state, word = ending(ints, floats, i, nth, static, weights)
             if word == c.NONE:
                 break
+            if len(hot[1]):
+                hot_state, change = hot_end(hot, ints[i, c.HOT], word, separator, tokens)
+                change -= hot[4][hot_state]
             score += base + change + _sentence_end(state, end, static, weights)
             if score > scores[i]:
                 scores[i], words[i], states[i] = score, word, state

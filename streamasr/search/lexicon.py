@@ -59,6 +59,28 @@ class Lexicon:
         """Word -> id."""
         return {word: number for number, word in enumerate(self.words)}
 
+    def spellings(self, word: str) -> list[list[int]]:
+        """A word of the lexicon -> its spellings, each some tokens."""
+        order, first, nodes, parents = self._index
+        number = self.ids[word]
+        found = []
+        for node in nodes[order[first[number] : first[number + 1]]].tolist():
+            tokens = []
+            while node:
+                tokens.append(int(self.arrays.token[node]))
+                node = int(parents[node])
+            found.append(tokens[::-1])
+        return found
+
+    @cached_property
+    def _index(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Spellings in the order of their words, where each word's begin; their nodes; every node's parent."""
+        a = self.arrays
+        first = np.concatenate([[0], np.cumsum(np.bincount(a.word, minlength=len(self.words)))])
+        nodes = np.repeat(np.arange(len(self)), np.diff(a.first_word))
+        parents = np.repeat(np.arange(len(self)), np.diff(a.first_child))  # of nodes 1, 2, ...
+        return np.argsort(a.word, kind="stable"), first, nodes, np.concatenate([[0], parents])
+
     def look_ahead(self, log_probs: NDArray[np.float64]) -> NDArray[np.float32]:
         """log p of every word [words] -> the best that can be reached from every node [nodes]."""
         a = self.arrays

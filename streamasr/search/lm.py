@@ -109,6 +109,17 @@ class LanguageModel:
     def unknown_log_prob(self) -> float:
         return float(self.unigrams[self.unknown]) if self.unknown >= 0 else _IMPOSSIBLE
 
+    @cached_property
+    def rarest(self) -> int:
+        """Id of the word with the lowest log p, -1 where there is none: what one never seen is like.
+
+        <unk> is not: it may stand for all unknown words together, or be no more than a formality.
+        """
+        special = [self.ids[word] for word in (BEGIN, END, UNKNOWN) if word in self.ids]
+        values = self.unigrams.copy()
+        values[special] = np.inf
+        return int(np.argmin(values)) if len(special) < len(self.words) else -1
+
     def id_of(self, word: str) -> int:
         """Word -> id, that of <unk> for others; -1 where there is none."""
         return self.ids.get(word, self.unknown)

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from . import columns as c
-from .kernels import ending, hot_next, lm_score, log_add, mix, total
+from .kernels import ending, hot_end, hot_next, lm_score, log_add, mix, total
 
 _INF = np.inf
 
@@ -143,7 +143,7 @@ def _step(row, top, step, ints, floats, count, arena, keys, values, used, static
     lm_weight, threshold, unknown = weights[c.LM_WEIGHT], weights[c.BEAM_THRESHOLD], weights[c.UNKNOWN]
     beam, most, separator = limits[c.BEAM], limits[c.TOKENS], limits[c.SEPARATOR]
     nodes = len(lexicon[1])
-    is_open, has_hot, has_side = nodes == 1, len(hot[1]) > 2, len(side[1]) > 1
+    is_open, has_hot, has_side = nodes == 1, len(hot[1]) > 0, len(side[1]) > 1
     capacity = max(64, 8 * count)
     ci = np.empty((capacity, c.INTS + 5), np.int64)
     cf = np.empty((capacity, c.FLOATS), np.float64)
@@ -199,8 +199,8 @@ def _step(row, top, step, ints, floats, count, arena, keys, values, used, static
                 if added + floats[i, c.SCORE] + weights[c.MOST_GAIN] < floor:
                     continue
                 hot_state, hot_score = ints[i, c.HOT], 0.0
-                if has_hot:
-                    hot_state, hot_score = hot_next(hot, ints[i, c.HOT], token, separator)
+                if has_hot and token != separator:
+                    hot_state, hot_score = hot_next(hot, ints[i, c.HOT], token, False)
                 key = mix(ints[i, c.KEY], token)
                 # What this token ends: nothing (nth = -1), or each word of a node in turn.
                 nth = 0 if token == separator and node != 0 else -1
@@ -220,7 +220,9 @@ def _step(row, top, step, ints, floats, count, arena, keys, values, used, static
                     if nth >= 0:
                         if token == separator:
                             score, state, word = ending(ints, floats, i, nth, static, weights)
-                            score += hot_score
+                            if has_hot and word != c.NONE:
+                                hot_state, hot_score = hot_end(hot, ints[i, c.HOT], word, separator, len(row))
+                                score += hot_score
                         else:
                             word = c.NONE
                             spelling = lexicon[2][child] + nth
