@@ -86,7 +86,7 @@ class BeamSearch:
     ) -> None:
         """`prior`: log-probabilities of the tokens [V]; `pronouncer`: of hotwords that the lexicon lacks.
 
-        Raises ConfigError when parts do not fit each other, MissingDependency where numba is not installed."""
+        Raises ConfigError when parts do not fit each other, MissingDependency without numba."""
         try:
             from . import kernels, stepping
         except ImportError as error:

@@ -74,7 +74,7 @@ class Lexicon:
 
     @cached_property
     def _index(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Spellings in the order of their words, where each word's begin; their nodes; every node's parent."""
+        """Spellings in the order of their words, where each word begins; their nodes; every node's parent."""
         a = self.arrays
         first = np.concatenate([[0], np.cumsum(np.bincount(a.word, minlength=len(self.words)))])
         nodes = np.repeat(np.arange(len(self)), np.diff(a.first_word))
