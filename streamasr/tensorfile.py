@@ -15,7 +15,8 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from .errors import ModelError
 MOST_BYTES = 4 << 30
 _MOST_HEADER_BYTES = 16 << 20
 _MOST_AXES = 4
+_MOST_TEXT_BYTES = 64 << 20  # unpacked: some six million words
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -134,6 +136,25 @@ def render(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the values begin at a multiple of 8, as the format recommends
     return b"".join([struct.pack("<Q", len(text)), text, *parts])
+
+
+def text_tensor(words: Sequence[str]) -> NDArray[np.uint8]:
+    """Words -> UTF-8 bytes, one word a line, packed by zlib (to half)."""
+    return np.frombuffer(zlib.compress("\n".join(words).encode(), 9), np.uint8)
+
+
+def tensor_text(tensor: NDArray[Any] | None, where: str) -> list[str]:
+    """The way back. Raises ModelError."""
+    if tensor is None or tensor.dtype != np.uint8 or tensor.ndim != 1:
+        raise ModelError(f"{where}: holds no list of words")
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(tensor.tobytes(), _MOST_TEXT_BYTES)
+        if not unpacker.eof or unpacker.unused_data:
+            raise ModelError(f"{where}: the list of words is cut off or above {_MOST_TEXT_BYTES:,} bytes")
+        return text.decode().split("\n") if text else []
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise ModelError(f"{where}: the list of words cannot be read: {error}") from None
 
 
 def _entry(entry: Any, where: str) -> tuple[np.dtype[Any], tuple[int, ...], tuple[int, int]]:

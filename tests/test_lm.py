@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from oracles import load
 
+from streamasr import tensorfile
 from streamasr.data import ngram
 from streamasr.errors import ModelError
 from streamasr.search import lm
@@ -203,8 +204,8 @@ def test_no_damaged_file_is_followed(tmp_path: Path) -> None:
 def test_a_list_of_words_is_not_unpacked_for_ever() -> None:
     bomb = np.frombuffer(zlib.compress(bytes(65 << 20)), np.uint8)
     with pytest.raises(ModelError, match="here: the list of words is cut off or above"):
-        lm.tensor_text(bomb, "here")
+        tensorfile.tensor_text(bomb, "here")
     with pytest.raises(ModelError, match="here: the list of words cannot be read"):
-        lm.tensor_text(np.zeros(9, np.uint8), "here")
+        tensorfile.tensor_text(np.zeros(9, np.uint8), "here")
     words = ["a", "naïve", "it's"]
-    assert lm.tensor_text(lm.text_tensor(words), "here") == words
+    assert tensorfile.tensor_text(tensorfile.text_tensor(words), "here") == words

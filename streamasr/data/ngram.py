@@ -1,7 +1,9 @@
 """n-gram files -> language model of the search: ARPA text (plain, .gz, .xz), packed trigram (.npz.xz).
 
-    python -m streamasr.data.ngram books-large.npz.xz lm.safetensors [--bits 8|16]
+    python -m streamasr.data.ngram books-large.npz.xz lm.safetensors [--words N] [--most-bytes N]
 
+With --words only the N likeliest words are kept, with --most-bytes or --prune only the n-grams that say most
+(pruning.py); all of it otherwise.
 Strict: what is wrong with an ARPA file is told with its line. KenLM's binary form is not read: its
 package can score sentences but cannot list n-grams, so the ARPA file it was made from is needed.
 """
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError, StreamASRError
 from ..search import lm
+from . import pruning
 
 _LOG10 = math.log(10.0)
 _PACKED = (
@@ -39,24 +42,40 @@ _PACKED = (
 )
 
 
+Grams = tuple[list[str], list[lm.Order]]
+
+
 def read(path: Path, bits: int = 8) -> lm.LanguageModel:
     """File of either kind, told by its name -> model with codes of `bits` bits. Raises ModelError."""
+    return build(path, *read_grams(path), bits)
+
+
+def build(path: Path, words: list[str], orders: list[lm.Order], bits: int = 8) -> lm.LanguageModel:
+    """n-grams that come from `path` -> model. Raises ModelError naming it."""
+    try:
+        return lm.build(words, orders, bits)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
+def read_grams(path: Path) -> Grams:
+    """File of either kind, told by its name -> words, n-grams by order. Raises ModelError."""
     if path.name.endswith((".npz", ".npz.xz")):
-        return read_packed(path, bits)
-    return read_arpa(path, bits)
+        return read_packed(path)
+    return read_arpa(path)
 
 
-def read_arpa(path: Path, bits: int = 8) -> lm.LanguageModel:
-    """ARPA file -> model. Raises ModelError naming the line."""
+def read_arpa(path: Path) -> Grams:
+    """ARPA file -> words, n-grams by order. Raises ModelError naming the line."""
     try:
         with _open(path) as file:
-            return _Arpa(path, file).read(bits)
+            return _Arpa(path, file).read()
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from None
 
 
-def read_packed(path: Path, bits: int = 8) -> lm.LanguageModel:
-    """Packed trigram (format: `lm_unpack.py` beside it) -> model. Raises ModelError."""
+def read_packed(path: Path) -> Grams:
+    """Packed trigram (format: `lm_unpack.py` beside it) -> words, n-grams by order. Raises ModelError."""
     try:
         content = lzma.open(path).read() if path.suffix == ".xz" else path.read_bytes()
         packed = np.load(io.BytesIO(content), allow_pickle=False)
@@ -77,8 +96,7 @@ def read_packed(path: Path, bits: int = 8) -> lm.LanguageModel:
         (two, a["p2"] * -0.03, (a["b2"].astype(np.float64) - 200) * 0.02),
         (three, a["p3"] * -0.03, np.zeros(len(three))),
     ]
-    natural = [(ids.astype(np.int32), p * _LOG10, np.round(b, 6) * _LOG10) for ids, p, b in orders]
-    return lm.build(words, natural, bits)
+    return words, [(ids.astype(np.int32), p * _LOG10, np.round(b, 6) * _LOG10) for ids, p, b in orders]
 
 
 def _ids(planes: list[NDArray[Any]], counts: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -115,17 +133,14 @@ class _Arpa:
         self._lines: Iterator[str] = self._numbered(file)
         self._ids: dict[str, int] = {}
 
-    def read(self, bits: int) -> lm.LanguageModel:
+    def read(self) -> Grams:
         counts = self._counts()
         orders = []
         for k, count in enumerate(counts, 1):
             self._expect(f"\\{k}-grams:")
             orders.append(self._section(k, count, k == len(counts)))
         self._expect("\\end\\")
-        try:
-            return lm.build(list(self._ids), orders, bits)
-        except ModelError as error:
-            raise ModelError(f"{self.path}: {error}") from None
+        return list(self._ids), orders
 
     def _numbered(self, file: IO[str]) -> Iterator[str]:
         try:
@@ -206,11 +221,24 @@ def main() -> int:
     parser.add_argument("source", type=Path, metavar="FILE", help="ARPA (.arpa, .gz, .xz) or packed .npz.xz")
     parser.add_argument("target", type=Path, metavar="OUT", help="lm.safetensors")
     parser.add_argument("--bits", type=int, choices=(8, 16), default=8, help="of a code; default: 8")
+    parser.add_argument("--words", type=int, metavar="N", help="keep the N likeliest")
+    smaller = parser.add_mutually_exclusive_group()
+    smaller.add_argument("--most-bytes", type=int, metavar="N", help="of OUT: leave out what says least")
+    smaller.add_argument("--prune", type=float, metavar="NATS", help="leave out what costs less a word")
     options = parser.parse_args()
-    model = read(options.source, options.bits)
+    words, orders = read_grams(options.source)
+    try:
+        if options.words is not None:
+            words, orders = pruning.cut(words, orders, options.words)
+        if options.most_bytes is not None or options.prune is not None:
+            orders = pruning.prune(words, orders, options.most_bytes, options.prune or 0.0)
+    except ModelError as error:
+        raise ModelError(f"{options.source}: {error}") from None
+    model = build(options.source, words, orders, options.bits)
     model.write(options.target)
     grams = f"{len(model):,} n-grams of up to {model.order} words"
-    print(f"{options.target}: {len(model.words):,} words, {grams}")
+    size = options.target.stat().st_size
+    print(f"{options.target}: {size:,} bytes, {len(model.words):,} words, {grams}")
     return 0
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .. import tensorfile
 from ..errors import ConfigError, ModelError
 from ..vocabulary import BLANK, Vocabulary
-from .lm import LanguageModel, tensor_text, text_tensor
+from .lm import LanguageModel
 
 # Below this share of known words the language model was made for another spelling or language.
 _LEAST_KNOWN = 0.5
@@ -103,7 +103,7 @@ class Lexicon:
         tensors = {name: _narrowed(tensor) for name, tensor in tensors.items()}
         tensors |= {
             "word": a.word,
-            "words": text_tensor(self.words),
+            "words": tensorfile.text_tensor(self.words),
             "tokens": np.array([self.tokens], np.int32),
         }
         content = tensorfile.render(tensors)
@@ -116,7 +116,7 @@ def read(path: str | os.PathLike[str]) -> Lexicon:
     """File from `Lexicon.write` -> the lexicon. Raises ModelError."""
     where = os.fspath(path)
     tensors = tensorfile.mapped(path)
-    words = tensor_text(tensors.pop("words", None), where)
+    words = tensorfile.tensor_text(tensors.pop("words", None), where)
     tokens = tensors.pop("tokens", np.zeros(0))
     if tensors.keys() != {"children", "token", "spellings", "word"} or tokens.shape != (1,):
         raise ModelError(

@@ -25,7 +25,6 @@ in both: nothing says where the state after it is (KenLM's trie, Heafield 2011, 
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -41,8 +40,6 @@ BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 MOST_ORDER = 5
 # log p of an unknown word in a model without <unk>: -100 as log10, as KenLM has it.
 _IMPOSSIBLE = -100.0 * np.log(10.0)
-# Of unpacked words that are believed: some six million.
-_MOST_TEXT_BYTES = 64 << 20
 
 Order = tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]
 
@@ -171,7 +168,7 @@ class LanguageModel:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """-> one safetensors file (docs/search.md, Files)."""
-        content = tensorfile.render({**self.arrays._asdict(), "words": text_tensor(self.words)})
+        content = tensorfile.render({**self.arrays._asdict(), "words": tensorfile.text_tensor(self.words)})
         part = Path(f"{os.fspath(path)}.part")  # never a half-written file under the real name
         part.write_bytes(content)
         os.replace(part, path)
@@ -181,7 +178,7 @@ def read(path: str | os.PathLike[str]) -> LanguageModel:
     """File from `LanguageModel.write` -> the model, mapped: processes share its memory. Raises ModelError."""
     where = os.fspath(path)
     tensors = tensorfile.mapped(path)
-    words = tensor_text(tensors.pop("words", None), where)
+    words = tensorfile.tensor_text(tensors.pop("words", None), where)
     if tensors.keys() != set(Arrays._fields):
         raise ModelError(
             f"{where}: is not a language model of streamasr; `python -m streamasr.data.ngram` makes one"
@@ -189,37 +186,64 @@ def read(path: str | os.PathLike[str]) -> LanguageModel:
     return LanguageModel(words, Arrays(**tensors), where)
 
 
-def build(words: Sequence[str], orders: Sequence[Order], bits: int = 8) -> LanguageModel:
-    """n-grams by order, each (ids [n, k], log p [n], log back-off [n]; natural) -> model of `bits` bit codes.
+class Arranged(NamedTuple):
+    """n-grams of every order as a model has them: by the entry of their beginning, then by their word."""
 
-    Order 1 holds every word. Raises ModelError when an n-gram's beginning is no n-gram itself.
+    grams: list[NDArray[np.int32]]  # [n, k]
+    parents: list[NDArray[np.int64]]  # [n] entry of the beginning, within its order; of unigrams 0
+    keys: list[NDArray[np.int64]]  # [n] parent * words + last word, ascending
+    log_probs: list[NDArray[np.float64]]  # [n]
+    backoffs: list[NDArray[np.float64]]  # [n]
+
+    def find(self, ids: NDArray[np.int32]) -> NDArray[np.int64]:
+        """n-grams [n, k] -> their entries within order k [n], -1 where there is none; k = 0: 0."""
+        entry, count = np.zeros(len(ids), np.int64), len(self.grams[0])
+        for known, column in zip(self.keys, ids.T, strict=False):
+            key = np.where(entry >= 0, entry * count + column, -1)
+            place = np.minimum(np.searchsorted(known, key), len(known) - 1)
+            entry = np.where(known[place] == key, place, -1) if len(known) else np.full(len(ids), -1)
+        return entry
+
+
+def arrange(words: Sequence[str], orders: Sequence[Order]) -> Arranged:
+    """n-grams by order, any sequence -> arranged. Order 1 holds every word.
+
+    Raises ModelError when an n-gram's beginning is no n-gram itself, or an n-gram occurs twice.
     """
-    count = len(words)
+    count, found = len(words), Arranged([], [], [], [], [])
     if not 1 <= len(orders) <= MOST_ORDER:
         raise ModelError(f"language model: order {len(orders)}, must be 1 to {MOST_ORDER}")
-    if bits not in (8, 16):
-        raise ConfigError(f"language model: codes of 8 or 16 bits, not {bits}")
-    keys: list[NDArray[np.int64]] = []  # of every order, ascending: entry of the beginning, last word
-    grams: list[NDArray[np.int32]] = []
-    values: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
-    parents: list[NDArray[np.int64]] = []
     for k, (ids, log_prob, back) in enumerate(orders, 1):
-        parent = _find(keys, ids[:, :-1], count)
+        parent = found.find(ids[:, :-1]) if k > 1 else np.zeros(len(ids), np.int64)
         if (parent < 0).any():
-            lost = " ".join(words[i] for i in ids[int(np.argmax(parent < 0))])
+            lost = grams_text(words, ids[int(np.argmax(parent < 0))])
             raise ModelError(f"language model: n-gram {lost!r} is there, its first {k - 1} words are not")
         key = parent * count + ids[:, -1]
         order = np.argsort(key, kind="stable")
-        keys.append(key[order])
-        if (np.diff(keys[-1]) == 0).any():
-            twice = grams_text(words, ids[order][int(np.argmax(np.diff(keys[-1]) == 0))])
+        key = key[order]
+        if (np.diff(key) == 0).any():
+            twice = grams_text(words, ids[order][int(np.argmax(np.diff(key) == 0))])
             raise ModelError(f"language model: n-gram {twice!r} occurs twice")
-        grams.append(ids[order])
-        parents.append(parent[order])
-        values.append((log_prob[order], back[order]))
-    if len(keys[0]) != count:
-        raise ModelError(f"language model: {len(keys[0])} unigrams for {count} words")
-    used = [back != 0 for _, back in values]
+        found.grams.append(ids[order])
+        found.parents.append(parent[order])
+        found.keys.append(key)
+        found.log_probs.append(log_prob[order])
+        found.backoffs.append(back[order])
+        if k == 1 and len(ids) != count:
+            raise ModelError(f"language model: {len(ids)} unigrams for {count} words")
+    return found
+
+
+def build(words: Sequence[str], orders: Sequence[Order], bits: int = 8) -> LanguageModel:
+    """n-grams by order, each (ids [n, k], log p [n], log back-off [n]; natural) -> model of `bits` bit codes.
+
+    Raises ModelError as `arrange`.
+    """
+    if bits not in (8, 16):
+        raise ConfigError(f"language model: codes of 8 or 16 bits, not {bits}")
+    arranged = arrange(words, orders)
+    grams, parents = arranged.grams, arranged.parents
+    used = [back != 0 for back in arranged.backoffs]
     for k in range(len(orders) - 1):
         used[k][parents[k + 1]] = True
     used[-1][:] = False  # the longest n-grams are no histories
@@ -233,14 +257,14 @@ def build(words: Sequence[str], orders: Sequence[Order], bits: int = 8) -> Langu
             continue
         shorter = np.zeros(len(own), np.int64)
         for start in range(k - 1, 0, -1):  # from the shortest suffix: longer ones replace it
-            entry = _find(keys, grams[k - 1][own, start:], count)
+            entry = arranged.find(grams[k - 1][own, start:])
             there = (entry >= 0) & used[k - start - 1][entry]
             shorter = np.where(there, 1 + entry + (ends[k - start - 2] if k - start > 1 else 0), shorter)
         suffix.append(shorter)
     marks = np.zeros(-(-(int(ends[-1]) + 1) // 32) * 32, bool)
     marks[: ends[-1] + 1] = np.concatenate([[True], *used])
-    codes, table = _quantise(np.concatenate([v for v, _ in values]), bits)
-    back_off = [np.zeros(1), *(back[each] for (_, back), each in zip(values, used, strict=True))]
+    codes, table = _quantise(np.concatenate(arranged.log_probs), bits)
+    back_off = [np.zeros(1), *(back[each] for back, each in zip(arranged.backoffs, used, strict=True))]
     back_codes, back_table = _quantise(np.concatenate(back_off), bits)
     last = np.concatenate([np.zeros(0, np.int32), *(ids[:, -1] for ids in grams[1:])])
     arrays = Arrays(
@@ -258,16 +282,6 @@ def build(words: Sequence[str], orders: Sequence[Order], bits: int = 8) -> Langu
 
 def grams_text(words: Sequence[str], ids: NDArray[np.int32]) -> str:
     return " ".join(words[i] for i in ids)
-
-
-def _find(keys: list[NDArray[np.int64]], ids: NDArray[np.int32], count: int) -> NDArray[np.int64]:
-    """n-grams [n, k] -> their entries within order k [n], -1 where there is none; k = 0: 0."""
-    entry = np.zeros(len(ids), np.int64)
-    for known, column in zip(keys, ids.T, strict=False):
-        key = np.where(entry >= 0, entry * count + column, -1)
-        position = np.minimum(np.searchsorted(known, key), len(known) - 1)
-        entry = np.where(known[position] == key, position, -1) if len(known) else np.full(len(ids), -1)
-    return entry
 
 
 def _quantise(values: NDArray[np.float64], bits: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
@@ -334,22 +348,3 @@ def _check(a: Arrays, words: int, where: str) -> int:
         if int(codes.max()) >= len(table) or not np.isfinite(table).all():
             raise ModelError(f"{where}: {name} lacks values, or holds NaN or infinity")
     return len(ends) - 1
-
-
-def text_tensor(words: Sequence[str]) -> NDArray[np.uint8]:
-    """Words -> UTF-8 bytes, one word a line, packed by zlib (to half)."""
-    return np.frombuffer(zlib.compress("\n".join(words).encode(), 9), np.uint8)
-
-
-def tensor_text(tensor: NDArray[Any] | None, where: str) -> list[str]:
-    """The way back. Raises ModelError."""
-    if tensor is None or tensor.dtype != np.uint8 or tensor.ndim != 1:
-        raise ModelError(f"{where}: holds no list of words")
-    unpacker = zlib.decompressobj()
-    try:
-        text = unpacker.decompress(tensor.tobytes(), _MOST_TEXT_BYTES)
-        if not unpacker.eof or unpacker.unused_data:
-            raise ModelError(f"{where}: the list of words is cut off or above {_MOST_TEXT_BYTES:,} bytes")
-        return text.decode().split("\n") if text else []
-    except (zlib.error, UnicodeDecodeError) as error:
-        raise ModelError(f"{where}: the list of words cannot be read: {error}") from None
