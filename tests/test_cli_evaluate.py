@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,7 @@ def test_broken_lines_and_recordings_do_not_stop_the_others(
         (["--search", "beam", "--hotwords", "none.txt"], "none.txt: cannot be read"),
         (["no.jsonl"], "no.jsonl: cannot read the manifest"),
         (["--json", "."], "is a folder"),
+        (["--report", "small.jsonl/x"], "--report: cannot create the folder"),
         (["--json", "small.jsonl/below/x.json"], "--json: cannot create the folder"),
         (["./small.jsonl"], "the same name"),
     ],
@@ -185,3 +187,22 @@ def test_hotwords_that_cannot_be(
     options = ["--model", str(beam.model.folder), "--hotwords", str(tmp_path / "words.txt")]
     assert main(["evaluate", str(manifest), *options]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_report(manifest: Path, model: list[str], tmp_path: Path, tiny: streamasr.Recognizer) -> None:
+    listed = read(manifest)
+    said = [replace(u, text=tiny.transcribe(u.audio).text + " more") for u in listed]
+    write(manifest, said)
+    folder = tmp_path / "new" / "report"
+    assert main(["evaluate", str(manifest), "--report", str(folder), *model]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["reliability-small.svg", "report.md"]
+    text = (folder / "report.md").read_text()
+    assert "# tiny, greedy search" in text
+    assert "![Reliability of small](reliability-small.svg)" in text
+    assert "small  u0: 1 of" in text
+    words = [word.confidence for u in said for word in tiny.transcribe(u.audio).words]
+    (table,) = [line for line in text.splitlines() if line.startswith("| small")]
+    assert f"| {1 - np.mean(words):.3f} | - |" in table  # every word is right
+    assert (
+        f"{len(words):,} words, expected calibration error" in (folder / "reliability-small.svg").read_text()
+    )

@@ -20,7 +20,7 @@ import streamasr
 from streamasr import modelfile
 from streamasr.data.manifest import Utterance, write
 from streamasr.errors import ConfigError, ModelError
-from streamasr.evaluate import calibrate
+from streamasr.evaluate import calibrate, calibration
 from streamasr.search.beam import BeamSearch
 from streamasr.search.confidence import RAW, Calibration, Evidence, Logistic
 from streamasr.search.config import BeamConfig
@@ -113,7 +113,9 @@ def test_fit_finds_the_weights_that_made_the_data() -> None:
 def test_area_under_the_curve_counts_pairs() -> None:
     sure, right = np.array([0.1, 0.4, 0.4, 0.9, 0.2]), np.array([False, True, False, True, True])
     pairs = [(a > b) + (a == b) / 2 for a in sure[right] for b in sure[~right]]
-    assert calibrate.auc(sure, right) == pytest.approx(np.mean(pairs))
+    words = list(zip(sure.tolist(), right.tolist(), strict=True))
+    assert calibration.area(words) == pytest.approx(np.mean(pairs))
+    assert calibration.area(words[:1]) is calibration.area([]) is None
 
 
 def test_greedy_search_tells_calibrated_words() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import jiwer
 import numpy as np
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 import streamasr
 from streamasr.data.manifest import Utterance
 from streamasr.errors import ManifestError, ModelError
-from streamasr.evaluate import calibration, report, runner, wer
+from streamasr.evaluate import calibration, diagram, report, runner, wer
 from streamasr.evaluate.report import CorpusReport, Failure
 from streamasr.evaluate.wer import Counts
 
@@ -231,3 +232,37 @@ def test_confidences_meet_their_words() -> None:
     assert found.oracle_wer == 0.0
     corpus = report.corpus_dict(found, "beam")
     assert corpus["oracle_wer"] == 0.0 and 0.0 < corpus["ece"] < 0.5
+
+
+def test_reliability_diagram_puts_bins_where_they_belong() -> None:
+    """Read back from the picture: ten points at (mean confidence, share right) of the unit square."""
+    rng = np.random.default_rng(2)
+    words = [(float(p), bool(rng.random() < p)) for p in rng.random(500)]
+    picture = ElementTree.fromstring(diagram.draw(words, "a <b>"))
+    name = "{http://www.w3.org/2000/svg}"
+    circles = [(float(c.get("cx", "")), float(c.get("cy", ""))) for c in picture.iter(f"{name}circle")]
+    (left, top), size = (64, 56), 320
+    found = [((x - left) / size, 1 - (y - top) / size) for x, y in circles]
+    for (x, y), (mean, share, _) in zip(found, calibration.bins(words), strict=True):
+        assert (x, y) == pytest.approx((mean, share), abs=1e-3)
+    assert "a <b>" in [text.text for text in picture.iter(f"{name}text")]
+    bars = [float(r.get("height", "")) for r in picture.iter(f"{name}rect") if r.get("fill-opacity")]
+    assert len(bars) == 20 and max(bars) == pytest.approx(40, abs=0.1)
+    assert ElementTree.fromstring(diagram.draw([], "none")) is not None
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 5), (5, 5), (3, 10), (70, 100)])
+def test_wilson_interval(right: int, count: int) -> None:
+    """Its ends are the shares from which what was seen is 1.96 standard deviations away."""
+    share = right / count
+    for end in diagram.interval(share, count):
+        if 0 < end < 1:
+            assert abs(share - end) == pytest.approx(1.96 * np.sqrt(end * (1 - end) / count))
+    low, high = diagram.interval(share, count)
+    assert 0 <= low <= share <= high <= 1 and low < high
+
+
+def test_character_interval_is_that_of_characters() -> None:
+    scored = wer.score({"a": "abc def", "b": "xyz"}, {"a": "abd def", "b": "xyz"})
+    low, high = scored.interval(characters=True)
+    assert low == 0.0 and high == pytest.approx(1 / 7)

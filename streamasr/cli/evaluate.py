@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the sample; default: 0")
     parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes; default: 1")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the results there as JSON too")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="write a page there: table, reliability diagrams, worst"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
         if options.json.is_dir():
             raise ConfigError(f"--json: {options.json} is a folder; name a file")
         make_folder(options.json.absolute().parent, "--json")
+    if options.report is not None:
+        make_folder(options.report, "--report")
     hotwords = read_hotwords(options.hotwords) if options.hotwords else ()
     if options.search == "greedy":
         _no_beam_options(options)
@@ -77,6 +82,9 @@ def run(options: argparse.Namespace) -> int:
         if options.json is not None:
             results = report.to_dict(reports, str(recognizer.info["name"]), search)
             write(options.json, json.dumps(results, ensure_ascii=False, indent=2) + "\n")
+        if options.report is not None:
+            for name, content in report.page(reports, str(recognizer.info["name"]), search).items():
+                write(options.report / name, content)
     print(report.render(reports), end="", flush=True)
     for name, each in reports.items():
         for failure in each.failed:

@@ -98,22 +98,13 @@ def fit(evidence: Sequence[Evidence], right: Sequence[bool]) -> Logistic:
     return Logistic(round(bias, 6), *(round(float(w), 6) for w in slopes))
 
 
-def auc(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    """Chance that a right word has a higher confidence than a wrong one; ties count half."""
-    wrong = np.sort(confidences[~right])
-    below = np.searchsorted(wrong, confidences[right], "left") + np.searchsorted(
-        wrong, confidences[right], "right"
-    )
-    return float(below.mean() / (2 * len(wrong)))
-
-
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(1.0 / (1.0 + np.exp(-x)))
 
 
 def _judge(confidences: Sequence[float], right: Sequence[bool]) -> tuple[str, str]:
-    error = calibration.expected_error(list(zip(confidences, right, strict=True)))
-    return f"{error:.3f}", f"{auc(np.array(confidences), np.array(right)):.3f}"
+    words = list(zip(confidences, right, strict=True))
+    return f"{calibration.expected_error(words):.3f}", f"{calibration.area(words):.3f}"
 
 
 def main() -> int:

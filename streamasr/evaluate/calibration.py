@@ -1,4 +1,5 @@
-"""Does a confidence mean what it says? (confidence, correct) of many words -> expected calibration error."""
+"""Does a confidence mean what it says, and does it tell right from wrong? (confidence, correct) of words ->
+expected calibration error, area under the curve."""
 
 from __future__ import annotations
 
@@ -30,3 +31,19 @@ def expected_error(words: Sequence[tuple[float, bool]]) -> float | None:
     if not words:
         return None
     return sum(abs(mean - share) * count for mean, share, count in bins(words)) / len(words)
+
+
+def area(words: Sequence[tuple[float, bool]]) -> float | None:
+    """(confidence, correct) -> chance that a right word has a higher confidence than a wrong one.
+
+    The area under the receiver operating characteristic; ties count half. None unless there are both.
+
+    >>> area([(0.9, True), (0.5, False), (0.5, True)])
+    0.75
+    """
+    right = np.array([confidence for confidence, correct in words if correct])
+    wrong = np.sort([confidence for confidence, correct in words if not correct])
+    if not len(right) or not len(wrong):
+        return None
+    below = np.searchsorted(wrong, right, "left") + np.searchsorted(wrong, right, "right")
+    return float(below.mean() / (2 * len(wrong)))

@@ -1,4 +1,4 @@
-"""scores and speed of corpora -> text for people, JSON for programs."""
+"""scores and speed of corpora -> text for people, JSON for programs, a page with pictures."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from ..data.manifest import Utterance
 from ..data.text import NORMALISER
-from . import calibration
+from . import calibration, diagram
 from .runner import Result
 from .wer import CorpusScore, UtteranceScore, score
 
@@ -34,6 +35,7 @@ class CorpusReport:
     failed: tuple[Failure, ...]
     ece: float | None = None  # expected calibration error of the words' confidence
     oracle_wer: float | None = None  # of the best of the alternatives, where there are any
+    words: tuple[tuple[float, bool], ...] = ()  # that were heard: confidence, and whether they were said
 
     @property
     def rtf(self) -> float | None:
@@ -61,6 +63,7 @@ def summarise(
         (*unusable, *failed),
         calibration.expected_error(words),
         _oracle(heard, results) if any(result.alternatives for result in done) else None,
+        tuple(words),
     )
 
 
@@ -111,7 +114,7 @@ def corpus_dict(report: CorpusReport, search: str) -> dict[str, Any]:
         "audio_seconds": report.audio_seconds,
         "rtf": report.rtf,
         "failed": [{"id": failure.id, "error": failure.error} for failure in report.failed],
-        **({"ece": report.ece} if search == "beam" else {}),
+        **({"ece": report.ece, "auc": calibration.area(report.words)} if search == "beam" else {}),
         **({} if report.oracle_wer is None else {"oracle_wer": report.oracle_wer}),
     }
 
@@ -120,9 +123,65 @@ def render(corpora: Mapping[str, CorpusReport], worst: int = 3) -> str:
     """{corpus name: report} -> a table, and the `worst` utterances of each corpus with alignments."""
     parts = [_table(corpora)]
     for name, report in corpora.items():
-        scores = sorted(report.score.utterances, key=lambda s: (-s.words.errors, -s.words.rate, s.id))
-        parts += [render_utterance(one, name) for one in scores[:worst] if one.words.errors]
+        parts += _worst(name, report, worst)
     return "\n\n".join(parts) + "\n"
+
+
+def page(corpora: Mapping[str, CorpusReport], model: str, search: str, worst: int = 5) -> dict[str, str]:
+    """{corpus name: report} -> {file name: content}: report.md, and the pictures that it shows."""
+    head = ["corpus", "utterances", "words", "WER % (95 %)", "CER % (95 %)", "ECE", "AUC", "RTF", "failed"]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    pictures, listed = [], []
+    files = {}
+    for name, report in corpora.items():
+        score, area = report.score, calibration.area(report.words)
+        rates = []
+        for counts, characters in ((score.words, False), (score.characters, True)):
+            low, high = score.interval(characters=characters)
+            rates.append(f"{100 * counts.rate:.1f} ({100 * low:.1f}-{100 * high:.1f})")
+        rows.append(
+            [name, f"{len(score.utterances):,}", f"{score.words.reference:,}"]
+            + (rates if score.utterances else ["-", "-"])
+            + [_number(report.ece), _number(area), _number(report.rtf), str(len(report.failed))]
+        )
+        if report.words:
+            file = f"reliability-{name}.svg"
+            files[file] = diagram.draw(report.words, name)
+            pictures.append(f"![Reliability of {name}]({quote(file)})")
+        listed += _worst(name, report, worst)
+    text = f"""# {model}, {search} search
+
+{_markdown(rows)}
+
+Errors are pooled over each corpus; 95 %: bootstrap over utterances; texts normalised by {NORMALISER}.
+ECE: expected calibration error of word confidence, ten bins of equally many words. AUC: how often a right
+word is surer than a wrong one. RTF: processor seconds a second of sound, one thread.
+
+## Does confidence mean what it says?
+
+A point is a tenth of the words: on the dashed line, as many of them are right as their confidence says.
+Lines are 95 % intervals, bars count words.
+
+{" ".join(pictures) or "No words were heard."}
+
+## Worst utterances
+
+"""
+    text += "\n\n".join(f"```text\n{one}\n```" for one in listed) or "None: all was right."
+    return {"report.md": text + "\n", **files}
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def _worst(name: str, report: CorpusReport, most: int) -> list[str]:
+    scores = sorted(report.score.utterances, key=lambda s: (-s.words.errors, -s.words.rate, s.id))
+    return [render_utterance(one, name) for one in scores[:most] if one.words.errors]
 
 
 def _table(corpora: Mapping[str, CorpusReport]) -> str:

@@ -79,12 +79,13 @@ class CorpusScore:
     words: Counts
     characters: Counts
 
-    def interval(self, seed: int = 0) -> tuple[float, float]:
-        """95 % interval of the pooled word error rate, by resampling utterances (bootstrap)."""
+    def interval(self, seed: int = 0, characters: bool = False) -> tuple[float, float]:
+        """95 % interval of the pooled word or character error rate, by resampling utterances (bootstrap)."""
         if not self.utterances:
             return 0.0, 0.0
-        errors = np.array([score.words.errors for score in self.utterances])
-        words = np.array([score.words.reference for score in self.utterances])
+        counts = [score.characters if characters else score.words for score in self.utterances]
+        errors = np.array([each.errors for each in counts])
+        words = np.array([each.reference for each in counts])
         count = len(errors)
         generator = np.random.default_rng(seed)
         rates = np.empty(RESAMPLES)
