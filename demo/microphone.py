@@ -32,8 +32,9 @@ try:
             for event in stream.accept(chunks.get()):
                 if isinstance(event, streamasr.Final):
                     print(f"\r\x1b[K{event.text}")
-                else:  # the end of a long line is what changes
-                    print(f"\r\x1b[K{event.text[-75:]}", end="", flush=True)
+                else:  # bright, and dim what may still change; of a long line the end
+                    stable, volatile = event.stable[-50:], event.volatile[-25:]
+                    print(f"\r\x1b[K{stable} \x1b[2m{volatile}\x1b[0m", end="", flush=True)
 except KeyboardInterrupt:
     for event in stream.finish():
         print(f"\r\x1b[K{event.text}")

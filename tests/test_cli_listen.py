@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -10,21 +11,32 @@ import signal
 import sys
 import threading
 import types
+import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import streamasr
-from streamasr.cli.captions import BRIGHT, DIM, NORMAL, Captions, lines
+from streamasr import audio
+from streamasr.cli import listen
+from streamasr.cli.captions import DIM, NORMAL, Captions, cells, wrap
+from streamasr.cli.keep import SoundFile, TranscriptFile
 from streamasr.cli.main import main
+from streamasr.cli.render import FORMATS
+from streamasr.cli.session import Session
 from streamasr.errors import AudioError, ConfigError, MissingDependency
 from streamasr.events import Final, Partial
 from streamasr.live import microphone
 from streamasr.live.microphone import Microphone, devices
 
+pyte = pytest.importorskip("pyte")
+wcwidth = pytest.importorskip("wcwidth")
 Captured = pytest.CaptureFixture[str]
 
 
@@ -33,27 +45,33 @@ class PortAudioError(Exception):
 
 
 class FakeStream:
-    """Plays `sound` [n, 2] into the callback, as fast as it is taken, then calls `at_end`."""
+    """Plays the next of `sounds` [n, 2] into the callback, as fast as it can, then calls `at_end`."""
 
-    sound: NDArray[np.float32] = np.zeros((0, 2), np.float32)
+    sounds: list[NDArray[np.float32]] = []
     at_end: Callable[[], None] = staticmethod(lambda: None)
-    refuses = False
+    unplugged = False  # after its sound, a stream is no longer active
+    refused: tuple[int, ...] = ()  # numbers of channels that the device does not like
+    latency = 0.0
 
     def __init__(self, **options: Any) -> None:
-        if self.refuses:
+        if options["channels"] in self.refused:
             raise PortAudioError("Device unavailable")
         self.options = options
+        self.active = True
 
     def start(self) -> None:
         threading.Thread(target=self._play).start()
 
     def _play(self) -> None:
         size = self.options["blocksize"]
-        for first in range(0, len(self.sound), size):
-            block = self.sound[first : first + size].copy()
+        sound = self.sounds.pop(0) if self.sounds else np.zeros((0, 2), np.float32)
+        for first in range(0, len(sound), size):
+            block = sound[first : first + size, : self.options["channels"]].copy()
             self.options["callback"](block, len(block), None, None)
             block[:] = np.nan  # PortAudio uses its memory again
-        self.at_end()
+        if not self.sounds:
+            self.at_end()
+        self.active = not self.unplugged
 
     def close(self) -> None:
         pass
@@ -71,7 +89,8 @@ def sounddevice(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     module: Any = types.ModuleType("sounddevice")
     module.query_devices = lambda: DEVICES
     module.default = types.SimpleNamespace(device=[2, 0])
-    module.InputStream = type("Stream", (FakeStream,), {})
+    module.InputStream = type("Stream", (FakeStream,), {"sounds": []})
+    module._terminate = module._initialize = lambda: None
     module.PortAudioError = PortAudioError
     monkeypatch.setitem(sys.modules, "sounddevice", module)
     return module
@@ -84,9 +103,14 @@ def no_portaudio(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
 
 
-def noise(seconds: float, rate: int) -> NDArray[np.float32]:
-    one = 0.3 * np.random.default_rng(1).standard_normal(round(seconds * rate))
-    return np.stack([one, one], axis=1).astype(np.float32)
+def noise(seconds: float, rate: int, seed: int = 1) -> NDArray[np.float32]:
+    """Two channels [n, 2], the same, of 16 bit."""
+    one = np.random.default_rng(seed).integers(-20_000, 20_000, round(seconds * rate))
+    return np.stack([one, one], axis=1).astype(np.float32) / 32768
+
+
+def as_int16(sound: NDArray[np.float32]) -> NDArray[np.int16]:
+    return np.rint(sound[:, 0] * 32768).astype(np.int16)
 
 
 def test_devices_are_the_inputs(sounddevice: Any) -> None:
@@ -95,34 +119,92 @@ def test_devices_are_the_inputs(sounddevice: Any) -> None:
 
 def test_chunks_are_the_mean_of_the_channels_and_nothing_is_lost(sounddevice: Any) -> None:
     sound = noise(1.03, 44100)
-    sound[:, 1] = 0
-    sounddevice.InputStream.sound = sound
+    sound[:, 1] = 0.25
+    sounddevice.InputStream.sounds = [sound]
     opened = Microphone("built")
     sounddevice.InputStream.at_end = staticmethod(opened.stop)
     with opened:
         assert opened.sample_rate == 44100
         heard = np.concatenate(list(opened))
-    np.testing.assert_array_equal(heard, sound[:, 0] / 2)
-    assert heard.dtype == np.float32
-    assert opened.lost_samples == 0
+    np.testing.assert_array_equal(heard, np.rint((sound[:, 0] + 0.25) * 16384).astype(np.int16))
+    assert opened.lost == opened.waiting == 0
 
 
-def test_a_full_queue_drops_and_counts(sounddevice: Any) -> None:
-    sounddevice.InputStream.sound = noise(microphone.QUEUE_SECONDS + 1, 16000)
+def test_too_loud_is_clipped_and_does_not_wrap_around(sounddevice: Any) -> None:
+    sounddevice.InputStream.sounds = [np.repeat([[1.5], [-1.5], [1.0], [-1.0]], 2, axis=1).astype(np.float32)]
+    opened = Microphone()
+    sounddevice.InputStream.at_end = staticmethod(opened.stop)
+    with opened:
+        assert np.concatenate(list(opened)).tolist() == [32767, -32768, 32767, -32768]
+
+
+def test_a_full_queue_drops_one_piece_and_counts_it(sounddevice: Any) -> None:
+    sound = noise(microphone.QUEUE_SECONDS + 1, 16000)
+    sounddevice.InputStream.sounds = [sound]
     finished = threading.Event()
     sounddevice.InputStream.at_end = staticmethod(finished.set)
     with Microphone() as opened:
         assert finished.wait(10)
+        assert opened.waiting == microphone.QUEUE_SECONDS * 16000
+        assert opened.lost == 16000
+        block = sound[:800]
+        for _ in range(4):  # a second each; new sound comes in again when half of it is done
+            opened._take()
+            opened._heard(block, len(block), None, None)
+        assert opened.lost == 16000 + 4 * 800
+        opened._take()
+        opened._heard(block, len(block), None, None)
+        opened._heard(block, len(block), None, None)
         opened.stop()
-        heard = sum(len(chunk) for chunk in opened)
-    assert heard == microphone.QUEUE_SECONDS * 16000
-    assert opened.lost_samples == 16000
+        assert sum(len(chunk) for chunk in opened) == 5 * 16000 + 2 * 800
+        assert (opened.lost, opened.waiting) == (16000 + 4 * 800, 0)
 
 
-def test_a_device_that_goes_away(sounddevice: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(microphone, "SILENT_SECONDS", 0.2)
+def test_overflows_of_the_sound_system_are_counted(sounddevice: Any) -> None:
+    with Microphone() as opened:
+        for overflow in (False, True):
+            opened._heard(noise(0.05, 16000), 800, None, types.SimpleNamespace(input_overflow=overflow))
+    assert opened.overflows == 1
+
+
+def test_a_device_that_goes_away_gives_first_what_it_has(sounddevice: Any) -> None:
+    sound = noise(0.3, 16000)
+    sounddevice.InputStream.sounds, sounddevice.InputStream.unplugged = [sound], True
+    heard = []
+    with pytest.raises(AudioError, match="USB microphone: is disconnected"), Microphone() as opened:
+        for chunk in opened:
+            heard.append(chunk)
+    np.testing.assert_array_equal(np.concatenate(heard), as_int16(sound))
+
+
+def test_a_device_that_says_nothing_any_more(sounddevice: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(microphone, "GONE_SECONDS", 0.2)
     with Microphone() as opened, pytest.raises(AudioError, match="USB microphone: gives no sound any more"):
-        list(opened)
+        assert not any(len(chunk) for chunk in opened)
+
+
+def test_a_device_is_found_again_by_its_name(sounddevice: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Microphone("usb") as opened:
+        pass
+    assert opened.again().device == 2
+    monkeypatch.setattr(sounddevice, "query_devices", lambda: DEVICES[1:])
+    moved = opened.again()
+    assert moved.device == 1
+    with moved:
+        assert moved.name == "USB microphone"
+    monkeypatch.setattr(sounddevice, "query_devices", lambda: DEVICES[:2])
+    with pytest.raises(AudioError, match="USB microphone: is not connected"):
+        moved.again()
+    assert Microphone().again().device is None
+
+
+def test_a_device_that_is_fussy_about_channels(sounddevice: Any) -> None:
+    sounddevice.InputStream.refused = (2,)
+    with Microphone("usb") as opened:
+        assert opened._stream.options["channels"] == 8
+    sounddevice.InputStream.refused = (2, 8)
+    with Microphone("usb") as opened:
+        assert opened._stream.options["channels"] == 1
 
 
 @pytest.mark.parametrize(
@@ -135,7 +217,7 @@ def test_devices_that_cannot_be_meant(sounddevice: Any, wanted: int | str, messa
 
 
 def test_a_device_in_use(sounddevice: Any) -> None:
-    sounddevice.InputStream.refuses = True
+    sounddevice.InputStream.refused = (1, 2)
     with pytest.raises(AudioError, match="cannot be opened .Device unavailable."):
         Microphone(1).__enter__()
 
@@ -162,113 +244,493 @@ def test_list_devices(sounddevice: Any, capsys: Captured) -> None:
     )
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+
+def end() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@posix
 def test_ctrl_c_is_the_ordinary_end(
-    sounddevice: Any, capsys: Captured, tiny_directory: Any, tiny: streamasr.Recognizer
+    sounddevice: Any, capsys: Captured, tiny_directory: Any, tiny: streamasr.Recognizer, tmp_path: Path
 ) -> None:
-    sounddevice.InputStream.sound = noise(1.0, 44100)
-    sounddevice.InputStream.at_end = staticmethod(lambda: os.kill(os.getpid(), signal.SIGINT))
+    sound = noise(1.0, 44100)
+    sounddevice.InputStream.sounds = [sound]
+    sounddevice.InputStream.at_end = staticmethod(end)
     before = signal.getsignal(signal.SIGINT)
-    assert main(["listen", "--device", "1", "--model", str(tiny_directory)]) == 0
+    keep = ["--save", str(tmp_path / "new" / "a.json"), "--save-audio", str(tmp_path / "a.wav")]
+    assert main(["listen", "--device", "1", "--model", str(tiny_directory), *keep]) == 0
     assert signal.getsignal(signal.SIGINT) is before
-    expected = tiny.transcribe(noise(1.0, 44100)[:, 0], sample_rate=44100)
+    expected = tiny.transcribe(as_int16(sound), sample_rate=44100)
     assert expected.text
     written = capsys.readouterr()
     assert written.out.split() == expected.text.split()
-    assert "listening to Built-in microphone" in written.err
+    assert "listening to Built-in microphone (44100 Hz)" in written.err
+    assert "nothing" not in written.err and "a.json" in written.err
+    assert json.loads((tmp_path / "new" / "a.json").read_text()) == expected.to_dict()
+    assert tiny.transcribe(tmp_path / "a.wav") == expected
 
 
-def test_a_device_that_goes_away_still_gives_the_last_words(
-    sounddevice: Any, capsys: Captured, tiny_directory: Any, monkeypatch: pytest.MonkeyPatch
+@posix
+@pytest.mark.parametrize("suffix", ["txt", "srt", "vtt"])
+def test_transcripts_are_those_of_transcribe(
+    sounddevice: Any, tiny_directory: Any, tiny: streamasr.Recognizer, tmp_path: Path, suffix: str
 ) -> None:
-    monkeypatch.setattr(microphone, "SILENT_SECONDS", 0.3)
-    sounddevice.InputStream.sound = noise(1.0, 16000)
-    assert main(["listen", "--model", str(tiny_directory)]) == 1
+    sound = noise(1.0, 16000)
+    sounddevice.InputStream.sounds = [sound]
+    sounddevice.InputStream.at_end = staticmethod(end)
+    file = tmp_path / f"a.{suffix}"
+    assert main(["listen", "--model", str(tiny_directory), "--save", str(file)]) == 0
+    expected = tiny.transcribe(as_int16(sound), sample_rate=16000)
+    assert file.read_text() == FORMATS[suffix](expected)
+
+
+@posix
+def test_a_device_that_is_unplugged_and_comes_back(
+    sounddevice: Any,
+    capsys: Captured,
+    tiny_directory: Any,
+    tiny: streamasr.Recognizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is lost, and times go on; the second time it has another rate."""
+    monkeypatch.setattr(listen, "RETRY_SECONDS", 0.0)
+    first, second = noise(1.0, 16000), noise(0.7, 44100, seed=2)
+    sounddevice.InputStream.sounds, sounddevice.InputStream.unplugged = [first, second], True
+    sounddevice.InputStream.at_end = staticmethod(end)
+    found = iter([DEVICES[:1], DEVICES[:2]])  # at first there is no input at all
+
+    def look() -> None:
+        now = next(found)
+        sounddevice.query_devices = lambda: now
+
+    sounddevice._initialize = look
+    keep = ["--save", str(tmp_path / "a.json"), "--save-audio", str(tmp_path / "a.wav")]
+    assert main(["listen", "--model", str(tiny_directory), *keep]) == 0
+    parts = [tiny.transcribe(tmp_path / "a.wav"), tiny.transcribe(tmp_path / "a-2.wav")]
+    assert parts[0] == tiny.transcribe(as_int16(first), sample_rate=16000)
+    assert parts[1] == tiny.transcribe(as_int16(second), sample_rate=44100)
+    assert all(part.text for part in parts)
     written = capsys.readouterr()
-    assert written.out.strip()
-    assert "still connected?" in written.err
+    assert written.out.split() == " ".join(part.text for part in parts).split()
+    assert "Built-in microphone is back after" in written.err
+    saved = json.loads((tmp_path / "a.json").read_text())
+    assert saved["text"] == " ".join(part.text for part in parts)
+    assert saved["duration"] == 1.7
+    assert [s["segment"] for s in saved["segments"]] == list(range(len(saved["segments"])))
+    starts = [w.start for w in parts[0].words] + [w.start + 1.0 for w in parts[1].words]
+    assert [w["start"] for w in saved["words"]] == starts
+
+
+@posix
+def test_ctrl_c_while_a_device_is_away(
+    sounddevice: Any, capsys: Captured, tiny_directory: Any, tiny: streamasr.Recognizer
+) -> None:
+    sound = noise(1.0, 16000)
+    sounddevice.InputStream.sounds, sounddevice.InputStream.unplugged = [sound], True
+    timer = threading.Timer(1.0, end)
+    sounddevice.InputStream.at_end = staticmethod(timer.start)
+    sounddevice._initialize = lambda: None
+    sounddevice._terminate = lambda: setattr(sounddevice, "query_devices", lambda: DEVICES[:1])
+    assert main(["listen", "--model", str(tiny_directory)]) == 0
+    written = capsys.readouterr()
+    assert written.out.split() == tiny.transcribe(as_int16(sound), sample_rate=16000).text.split()
+    assert "USB microphone was disconnected; waiting for it" in written.err
+
+
+@posix
+def test_hotwords_are_passed_on(
+    sounddevice: Any, capsys: Captured, tiny_directory: Any, tiny: streamasr.Recognizer, tmp_path: Path
+) -> None:
+    sound = noise(1.0, 16000)
+    sounddevice.InputStream.sounds = [sound]
+    sounddevice.InputStream.at_end = staticmethod(end)
+    (tmp_path / "words").write_text("abc\t5\n")
+    options = ["listen", "--model", str(tiny_directory), "--hotwords", str(tmp_path / "words")]
+    assert main(options) == 0
+    expected = tiny.transcribe(as_int16(sound), sample_rate=16000, search="beam", hotwords=[("abc", 5.0)])
+    assert capsys.readouterr().out.split() == expected.text.split()
+    (tmp_path / "words").write_text("§\n")
+    assert main(options) == 2
+    assert "§" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--save", "notes.doc"], "notes.doc: the name must end in one of .txt .json .srt .vtt"),
+        (["--save", "{tmp}"], "the name must end in"),
+        (["--save", "{tmp}/folder.txt"], "folder.txt is a folder"),
+        (["--save", "{tmp}/file/a.txt"], "cannot create the folder"),
+        (["--save-audio", "talk.mp3"], "talk.mp3: the name must end in .wav"),
+        (["--save-audio", "{tmp}/folder.wav"], "folder.wav: cannot be written"),
+    ],
+)
+def test_files_that_cannot_be_kept_are_refused_at_once(
+    options: list[str], message: str, tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "file").touch()
+    assert main(["listen", *(option.format(tmp=tmp_path) for option in options)]) == 2
+    assert message in capsys.readouterr().err
+
+
+class Tty(io.StringIO):
+    """A terminal of 80 columns and 24 rows."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@posix
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_on_a_terminal(
+    sounddevice: Any,
+    tiny_directory: Any,
+    tiny: streamasr.Recognizer,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    sound = noise(1.0, 16000)
+    sounddevice.InputStream.sounds = [sound]
+    sounddevice.InputStream.at_end = staticmethod(end)
+    monkeypatch.setattr(sys, "stdout", out := Tty())
+    assert main(["listen", "--model", str(tiny_directory)]) == 0
+    text, written = tiny.transcribe(as_int16(sound), sample_rate=16000).text, out.getvalue()
+    assert ("\x1b" in written) == (environment.get("TERM") != "dumb")
+    assert bool(re.search(r"\x1b\[\d*m", written)) == (not environment)
+    if environment.get("TERM") != "dumb":
+        assert written.endswith(f"\r\n{text}\n")  # the whole transcript, for copying
+        screen = pyte.Screen(80, 24)
+        pyte.Stream(screen).feed(written.replace("\n", "\r\n"))
+        shown = " ".join(" ".join(screen.display).split())
+        assert shown.count(" ".join(text.split())[:40]) == 2
+        assert "Ctrl-C" not in shown
+
+
+def device(**changed: Any) -> Any:
+    """A microphone as a session sees it."""
+    return types.SimpleNamespace(
+        **{"name": "USB", "sample_rate": 16000, "waiting": 0, "lost": 0, "overflows": 0} | changed
+    )
+
+
+def test_what_is_wrong_is_told(
+    tiny: streamasr.Recognizer, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    session = Session(tiny.stream, Captions(io.StringIO(), in_place=False))
+    source = device()
+    session.connect(source)
+
+    def told(sound: float, value: int, seconds: float, **changed: Any) -> str:
+        """After `sound` seconds of sound of this value in `seconds` of the clock."""
+        nonlocal now
+        source.__dict__.update(changed)
+        capsys.readouterr()
+        now += seconds
+        session.hear(np.full(round(sound * 16000), value, np.int16))
+        return capsys.readouterr().err.removeprefix("streamasr: ").rstrip()
+
+    assert told(1.9, 0, 1.9) == ""
+    assert told(0.2, 0, 0.2) == "the microphone is muted or silent: nothing but zeros arrive"
+    assert told(0.2, 0, 0.2) == ""  # once
+    assert told(0.2, 1, 0.2) == ""
+    assert told(0.0, 0, 1.9) == ""
+    assert told(0.0, 0, 0.2) == "no audio arriving for 2 s from USB"
+    assert told(0.1, 1, 0.1, waiting=15_000) == ""
+    assert told(0.1, 1, 0.1, waiting=24_000) == "this machine is too slow: the captions are 1.5 s behind"
+    assert told(0.1, 1, 0.1, waiting=0, lost=8_000) == ""
+    assert told(0.1, 1, 0.1, lost=16_000) == ""  # the hole grows
+    assert told(0.1, 1, 0.1) == "this machine is too slow: 1.0 s were not heard"
+    assert told(0.1, 1, 0.1, overflows=2) == "the sound system lost sound (2 overflows)"
+    assert told(0.1, 1, 0.1, overflows=3) == ""  # they come in crowds
+    assert told(0.1, 1, 10.0, overflows=4) == "the sound system lost sound (2 overflows)"
+    session.disconnect()
+    now += 3.0
+    session.redraw()
+    assert "USB was disconnected; waiting for it (3 s)" in capsys.readouterr().err
+    session.connect(source)
+    assert told(0.1, 1, 1.0) == "USB is back after 4 s"
+
+
+def test_the_unfinished_segment_is_on_disk_too(
+    tiny: streamasr.Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever dies loses a second at most, also of the sound."""
+    monkeypatch.setattr("streamasr.cli.keep.EVERY_SECONDS", 0.0)
+    transcript, sound = TranscriptFile(tmp_path / "a.json"), SoundFile(tmp_path / "a.wav")
+    session = Session(
+        lambda rate: tiny.stream(rate, endpointing=False), Captions(io.StringIO(), False), transcript, sound
+    )
+    session.connect(device())
+    monkeypatch.setattr(TranscriptFile, "due", True)
+    heard = as_int16(noise(1.0, 16000))
+    session.hear(heard[:12000])
+    stream = tiny.stream(16000, endpointing=False)
+    partial = stream.accept(heard[:12000])[-1]
+    assert partial.text
+    saved = json.loads((tmp_path / "a.json").read_text())
+    assert saved["text"] == partial.text
+    assert [w["start"] for w in saved["words"]] == [w.start for w in partial.words]
+    samples, rate = audio.read(tmp_path / "a.wav")
+    np.testing.assert_array_equal(samples * 32768, heard[:12000])
+    # A second Ctrl-C does not wait for the end: the guess is what remains.
+    session.abandon()
+    session.close()
+    assert json.loads((tmp_path / "a.json").read_text())["text"] == partial.text
+
+
+def test_a_full_disk_stops_neither_captions_nor_the_rest(
+    tiny: streamasr.Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    out = io.StringIO()
+    transcript, sound = TranscriptFile(tmp_path / "a.txt"), SoundFile(tmp_path / "a.wav")
+    session = Session(tiny.stream, Captions(out, False), transcript, sound)
+    monkeypatch.setattr("streamasr.cli.keep.write", full)
+    session.connect(device())
+    session.hear(as_int16(noise(2.0, 16000)))
+    session.disconnect()
+    session.close()
+    assert session.failed
+    assert out.getvalue()
+    assert "--save: cannot be written: No space left on device" in capsys.readouterr().err
+    assert len(audio.read(tmp_path / "a.wav")[0]) == 32000
+
+
+def test_hours_of_transcript_are_written_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+
+    def slow(*_: object) -> None:
+        nonlocal now
+        now += 0.5
+
+    monkeypatch.setattr("streamasr.cli.keep.write", slow)
+    file = TranscriptFile(tmp_path / "a.txt")
+    assert file.due
+    file.write(streamasr.events.Transcript.of([], 0.0))
+    now = 0.5 + 0.5 * 20 - 0.01
+    assert not file.due
+    now += 0.02
+    assert file.due
 
 
 class Screen:
-    """Enough of a terminal to see what stands on it: carriage return, lines up, erase below, marks."""
+    """A terminal (pyte), whose lines are wrapped anew when it is resized, as most do, or cut off."""
 
-    def __init__(self) -> None:
-        self.rows = [""]
-        self.row = self.column = 0
+    def __init__(self, columns: int, rows: int) -> None:
+        self.out = io.StringIO()
+        self.screen = pyte.Screen(columns, rows)
+        self.size = columns, rows
 
-    def feed(self, text: str) -> None:
-        for piece in re.findall(r"\x1b\[\d*[A-Za-z]|.|\n", text):
-            if piece == "\n":
-                self.row, self.column = self.row + 1, 0
-                if self.row == len(self.rows):
-                    self.rows.append("")
-            elif piece == "\r":
-                self.column = 0
-            elif piece.endswith("A") and piece[0] == "\x1b":
-                self.row -= int(piece[2:-1])
-                assert self.row >= 0
-            elif piece == "\x1b[J":
-                self.rows = [*self.rows[: self.row], self.rows[self.row][: self.column]]
-            elif piece[0] != "\x1b":
-                assert self.column == len(self.rows[self.row])
-                self.rows[self.row] += piece
-                self.column += 1
+    def update(self) -> str:
+        """Shows what was written since -> that."""
+        written = self.out.getvalue()
+        self.out.seek(0)
+        self.out.truncate()
+        pyte.Stream(self.screen).feed(written.replace("\n", "\r\n"))
+        return written
+
+    def resize(self, columns: int, reflow: bool) -> None:
+        rows = self.size[1]
+        self.size = columns, rows
+        if not reflow:
+            self.screen.resize(rows, columns)
+            return
+        old, self.screen = self.screen, pyte.Screen(columns, rows)
+        lines = [line.rstrip() for line in old.display[: old.cursor.y]]
+        pieces = [line[i : i + columns] for line in lines for i in range(0, max(len(line), 1), columns)]
+        pyte.Stream(self.screen).feed("\r\n".join([*pieces, old.display[old.cursor.y][: columns - 1]]) + "\r")
+
+    @property
+    def lines(self) -> list[str]:
+        return [line.rstrip() for line in self.screen.display]
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((21, 5)))
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    made = Screen(21, 6)
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: os.terminal_size(made.size))
+    return made
 
 
 def final(text: str) -> Final:
     return Final(0, text, (), 0.0, 1.0, 1.0, "finish")
 
 
-def test_captions_are_redrawn_in_place(terminal: None) -> None:
-    out, screen = io.StringIO(), Screen()
-    captions = Captions(out, in_place=True)
+def test_captions_are_redrawn_in_place(screen: Screen) -> None:
+    captions = Captions(screen.out, in_place=True)
     captions.show(Partial(0, "", "one too", (), 0.5))
+    captions.status((("", "0:01"),))
     captions.show(Partial(0, "one", "two three four five six seven", (), 1.0))
     captions.show(Partial(0, "one two", "three", (), 1.5))
     captions.show(final("one two three"))
     captions.show(Partial(1, "", "four", (), 2.0))
     captions.line("[a note]")
-    captions.show(Partial(1, "", "four", (), 2.0))
-    screen.feed(out.getvalue())
-    assert screen.rows == ["one two three", "[a note]", "four"]
+    captions.status((("", "0:02"),), notice="something is wrong here")
+    screen.update()
+    assert screen.lines == ["one two three", "[a note]", "four", "something is wrong", "here", "0:02"]
+    captions.status((("", "0:03"),))
+    captions.close(["one two three"])
+    screen.update()
+    assert screen.lines[:4] == ["one two three", "[a note]", "", "one two three"]
 
 
-def test_more_lines_than_the_terminal_has(terminal: None) -> None:
-    out = io.StringIO()
-    captions = Captions(out, in_place=True)
+def test_only_lines_that_change_are_written(screen: Screen) -> None:
+    captions = Captions(screen.out, in_place=True)
+    captions.status((("", "0:01"),))
+    captions.show(Partial(0, "one two three four five", "six", (), 0.5))
+    screen.update()
+    captions.show(Partial(0, "one two three four five", "six", (), 0.5))
+    captions.status((("", "0:01"),))
+    assert screen.update() == ""
+    captions.show(Partial(0, "one two three four five", "seven", (), 0.5))
+    written = screen.update()
+    assert "seven" in written and "one" not in written and "0:01" not in written
+    captions.status((("", "0:02"),))
+    written = screen.update()
+    assert "0:02" in written and "five" not in written
+
+
+def test_more_lines_than_the_terminal_has(screen: Screen) -> None:
+    captions = Captions(screen.out, in_place=True)
+    captions.status((("", "0:01"),))
     text = " ".join(f"word{i}" for i in range(100))
     captions.show(Partial(0, "", text, (), 0.5))
-    assert out.getvalue().count("\n") == 3
-    assert "word99" in out.getvalue()
+    screen.update()
+    expected = wrap(text, 20)
+    assert screen.lines == [*expected[-4:], "0:01", ""]
     captions.show(final(text))
-    assert "\x1b[3A" in out.getvalue()
+    captions.show(Partial(1, "", "next", (), 0.5))
+    screen.update()
+    assert screen.lines[-4:] == [*expected[-2:], "next", "0:01"]
 
 
-def test_stable_is_bright_and_the_rest_dim() -> None:
-    assert lines("one two", "one two three", 40) == [f"{BRIGHT}one two{NORMAL}{DIM} three{NORMAL}"]
-    assert lines("one two", "one two three", 9) == [
-        f"{BRIGHT}one two{NORMAL}{DIM}{NORMAL}",
-        f"{BRIGHT}{NORMAL}{DIM}three{NORMAL}",
-    ]
+def test_stable_is_bright_and_the_rest_dim(screen: Screen) -> None:
+    captions = Captions(screen.out, in_place=True)
+    captions.show(Partial(0, "one two", "three", (), 0.5))
+    assert f"one two{DIM} three{NORMAL}" in screen.update()
+    captions = Captions(screen.out, in_place=True, coloured=False)
+    captions.show(Partial(0, "one two", "three", (), 0.5))
+    captions.status((("\x1b[32m", "0:01"),), "notice")
+    written = screen.update()
+    assert "one two three" in written and not re.search(r"\x1b\[\d*m", written)
+
+
+TEXTS = st.lists(st.sampled_from(["a", "b", " ", "語", "e\u0301"]), max_size=60).map(
+    lambda letters: " ".join("".join(letters).split())
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("partial"), TEXTS),
+        st.tuples(st.just("final"), TEXTS.filter(bool)),
+        st.tuples(st.just("status"), TEXTS),
+        st.tuples(st.just("resize"), st.integers(8, 40)),
+    ),
+    max_size=12,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@given(steps=STEPS)
+def test_the_screen_shows_the_end_of_what_was_said(screen: Screen, steps: list[tuple[str, Any]]) -> None:
+    """Whatever the letters and the sizes: what a terminal shows is the text, wrapped for its width."""
+    screen.__init__(21, 6)  # type: ignore[misc]
+    captions = Captions(screen.out, in_place=True, coloured=False)
+    captions.status((("", "status"),))
+    finals: list[str] = []
+    partial, notice = "", ""
+    for kind, value in steps:
+        if kind == "resize":
+            screen.update()
+            screen.resize(value, reflow=False)
+        elif kind == "status":
+            notice = value
+        elif kind == "partial":
+            captions.show(Partial(0, "", value, (), 0.0))
+            partial = value
+        else:
+            captions.show(final(value))
+            finals.append(value)
+            partial = ""
+        captions.status((("", "status"),), notice)
+    screen.update()
+    width = screen.size[0] - 1
+    below = [*(wrap(notice, width) if notice else []), "status"][-4:]
+    unfinished = wrap(partial, width)[-(5 - len(below)) :] if partial else []  # the rest is out of reach
+    lines = [line for text in finals for line in wrap(text, width)] + unfinished + below
+    # pyte and unicode: a mark belongs to the letter before it, and both are compared composed.
+    expected = [unicodedata.normalize("NFC", line) for line in lines[-6:]]
+    shown = [unicodedata.normalize("NFC", line) for line in screen.lines]
+    assert shown[: len(expected)] == expected
+    assert not any(shown[len(expected) :])
+
+
+@given(TEXTS, st.integers(1, 30))
+def test_lines_fit_and_lose_nothing(text: str, columns: int) -> None:
+    found = wrap(text, columns)
+    assert "".join(found).replace(" ", "") == text.replace(" ", "")
+    for line in found:
+        assert wcwidth.wcswidth(line) == cells(line)
+        assert cells(line) <= columns or len(line) == 1 or columns < 2
+    for line, after in zip(found, found[1:], strict=False):  # no line could have taken more
+        assert cells(line) + 1 + cells(after.split(" ")[0]) > columns or "".join(found) == text
+
+
+@pytest.mark.parametrize("columns", [10, 14, 30, 60])
+def test_a_terminal_that_wraps_its_lines_anew_when_resized(screen: Screen, columns: int) -> None:
+    captions = Captions(screen.out, in_place=True)
+    screen.screen.draw("$ streamasr listen")
+    screen.screen.linefeed()
+    screen.screen.carriage_return()
+    captions.show(final("one two three four five"))
+    captions.show(Partial(1, "", "six seven", (), 0.0))
+    captions.status((("", "0:01"),))
+    screen.update()
+    screen.resize(columns, reflow=True)
+    captions.status((("", "0:02"),))
+    screen.update()
+    told = [line for text in ("one two three four five", "six seven") for line in wrap(text, columns - 1)]
+    shown = [line for line in screen.lines if line]
+    assert shown[-len(told) - 1 :] == [*told, "0:02"][-6:]
+    assert "".join(shown[: -len(told) - 1]) in "$ streamasr listen"
 
 
 def test_plain_lines_where_the_output_is_no_terminal() -> None:
     out = io.StringIO()
     captions = Captions(out, in_place=False)
     captions.show(Partial(0, "one", "two", (), 1.0))
+    captions.status((("", "0:01"),), "notice")
     captions.show(final("one two " * 50))
+    captions.close(["one two"])
     assert out.getvalue() == "one two " * 50 + "\n"
 
 
-def test_a_model_cannot_steer_the_terminal(terminal: None) -> None:
-    out = io.StringIO()
-    captions = Captions(out, in_place=True)
+def test_a_model_cannot_steer_the_terminal(screen: Screen) -> None:
+    captions = Captions(screen.out, in_place=True)
     captions.show(Partial(0, "", "a\x1b[2Jb", (), 0.5))
     captions.show(final("a\x1b]0;title\x07b"))
-    assert "\x1b[2J" not in out.getvalue()
-    assert "a?]0;title?b" in out.getvalue()
+    captions.close(["a\x1b]0;title\x07b"])
+    written = screen.update()
+    assert "\x1b[2J" not in written and "\x1b]" not in written
+    assert "a?]0;title?b" in written
+
+
+def test_letters_that_the_terminal_cannot_show() -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    captions = Captions(out, in_place=True)
+    assert captions.meter == "#-"
+    captions.show(final("é語"))
+    assert b"??" in out.buffer.getvalue()  # type: ignore[attr-defined]

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import signal
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ..errors import AudioError
-from .main import DONE, say
+from ..errors import AudioError, ConfigError
+from .main import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
     from ..live.microphone import Microphone
     from ..stream import Stream
-    from .captions import Captions
+    from .session import Session
+
+REDRAW_SECONDS = 0.1
+RETRY_SECONDS = 1.0  # how often a device that has gone is looked for; chosen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="ID|NAME", help="microphone; default: the system's")
     parser.add_argument("--list-devices", action="store_true", help="list the microphones and end")
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="keep the transcript there: .txt, .srt, .vtt or .json"
+    )
+    parser.add_argument("--save-audio", type=Path, metavar="FILE.wav", help="keep the sound there")
+    parser.add_argument(
+        "--hotwords", type=Path, metavar="FILE", help="one phrase a line, optionally a tab and its boost"
+    )
     parser.add_argument("--model", metavar="NAME|PATH", help="default: the English model that is installed")
 
 
@@ -35,47 +51,122 @@ def run(options: argparse.Namespace) -> int:
             )
         return DONE
 
+    from .captions import Captions
+    from .keep import SoundFile, TranscriptFile
+    from .session import Session
+
+    saved = TranscriptFile(options.save) if options.save else None
+    sound = SoundFile(options.save_audio) if options.save_audio else None
+    open_stream = _opener(options)
+    wanted = options.device
+    in_place = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    captions = Captions(sys.stdout, in_place, coloured=not os.environ.get("NO_COLOR"))
+    session = Session(open_stream, captions, saved, sound)
+    with _libraries_silenced(), _end_by_signal() as ended:
+        try:
+            _listen(session, Microphone(int(wanted) if wanted and wanted.isdecimal() else wanted), ended)
+        except BaseException:
+            session.abandon()
+            raise
+        finally:
+            session.close()
+    return SOME_FAILED if session.failed else DONE
+
+
+def _opener(options: argparse.Namespace) -> Callable[[int], Stream]:
+    """Model and hotwords -> what opens a stream at a rate in Hz. Whatever is wrong with them is told now."""
     import streamasr
 
-    from .captions import Captions
+    from .evaluate import read_hotwords
 
+    hotwords = read_hotwords(options.hotwords) if options.hotwords else None
     recognizer = streamasr.load(options.model) if options.model else streamasr.load()
-    wanted = options.device
-    microphone = Microphone(int(wanted) if wanted is not None and wanted.isdecimal() else wanted)
-    captions = Captions(sys.stdout, sys.stdout.isatty())
-    before = signal.getsignal(signal.SIGINT)
+    search = "beam" if hotwords else None
+
+    def open_stream(sample_rate: int) -> Stream:
+        return recognizer.stream(sample_rate, search=search, hotwords=hotwords)
+
+    # Whatever is compiled or read when it is first used must not keep the first words waiting.
+    stream = open_stream(16_000)
+    stream.accept([0.0] * 16_000)
+    stream.finish()
+    return open_stream
+
+
+def _listen(session: Session, microphone: Microphone, ended: threading.Event) -> None:
+    """Hears the microphone until `ended`; where it goes away, waits until it is back.
+
+    Raises what opening it for the first time raises.
+    """
+    while not ended.is_set():
+        try:
+            with microphone:
+                session.connect(microphone)
+                for chunk in microphone:
+                    session.hear(chunk)
+                    if ended.is_set():
+                        microphone.stop()
+            session.disconnect()
+        except (AudioError, ConfigError):
+            if not session.connected:
+                raise
+            session.disconnect()
+            again = time.monotonic() + RETRY_SECONDS
+            while time.monotonic() < again and not ended.wait(REDRAW_SECONDS):
+                session.redraw()
+            if ended.is_set():
+                return
+            with contextlib.suppress(AudioError):
+                microphone = microphone.again()
+
+
+@contextlib.contextmanager
+def _end_by_signal() -> Iterator[threading.Event]:
+    """The event is set by Ctrl-C or a request to terminate; a second one of them ends at once."""
+    ended = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
 
     def end(number: int, frame: FrameType | None) -> None:
-        # Not in the middle of a chunk: the stream is still to be finished. A second one ends at once.
-        microphone.stop()
-        signal.signal(signal.SIGINT, before)
+        # Not in the middle of a chunk: the stream is still to be finished.
+        ended.set()
+        restore()
 
-    signal.signal(signal.SIGINT, end)
+    def restore() -> None:
+        for number in numbers:
+            signal.signal(number, before[number])
+
+    for number in numbers:
+        signal.signal(number, end)
     try:
-        with microphone:
-            say(f"listening to {microphone.name}; end with Ctrl-C")
-            stream = recognizer.stream(sample_rate=microphone.sample_rate)
-            problem = _listen(microphone, stream, captions)
+        yield ended
     finally:
-        signal.signal(signal.SIGINT, before)
-    for event in stream.finish():
-        captions.show(event)
-    if problem is not None:
-        raise problem
-    return DONE
+        restore()
 
 
-def _listen(microphone: Microphone, stream: Stream, captions: Captions) -> AudioError | None:
-    """Shows what is said until the microphone is stopped (None) or gone (what it said)."""
-    lost = 0
+@contextlib.contextmanager
+def _libraries_silenced() -> Iterator[None]:
+    """PortAudio and ALSA write to file descriptor 2 themselves, in the middle of the captions: while this
+    lasts it leads nowhere, and what Python writes to stderr goes where it went before."""
     try:
-        for chunk in microphone:
-            for event in stream.accept(chunk):
-                captions.show(event)
-            if microphone.lost_samples > lost:
-                seconds = (microphone.lost_samples - lost) / microphone.sample_rate
-                captions.line(f"[this machine is too slow: {seconds:.1f} seconds were not heard]")
-                lost = microphone.lost_samples
-    except AudioError as error:
-        return error
-    return None
+        ours = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    python = sys.stderr
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        with contextlib.ExitStack() as stack:
+            if python is sys.__stderr__ and python is not None:
+                python.flush()
+                kind, errors = python.encoding, python.errors
+                sys.stderr = stack.enter_context(
+                    open(os.dup(ours), "w", buffering=1, encoding=kind, errors=errors)
+                )
+            yield
+    finally:
+        sys.stderr = python
+        os.dup2(ours, 2)
+        os.close(ours)
