@@ -58,7 +58,9 @@ def search(beam: BeamSearch, log_probs: NDArray[np.float32]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
     parser.add_argument("manifests", nargs="+", type=Path)
     parser.add_argument("--limit", type=int, default=60)
@@ -67,7 +69,9 @@ def main() -> int:
     options = parser.parse_args()
     recognizer = streamasr.load(options.model)
     opened: BeamSearch = recognizer._beam(not options.no_lm)
-    grid = {key: [float(v) for v in values.split(",")] for key, values in (g.split("=") for g in options.grid)}
+    grid = {
+        key: [float(v) for v in values.split(",")] for key, values in (g.split("=") for g in options.grid)
+    }
     heard = []
     for path in options.manifests:
         listed = manifest.read(path)
