@@ -122,17 +122,15 @@ def own(recognizer: Recognizer, samples: NDArray[np.float32], text: str) -> list
 
 @dataclass
 class _Corpus:
-    """What was measured of one corpus; times in seconds, arrays of start and end errors [words, 2]."""
+    """What was measured of one corpus; times in seconds."""
 
-    aligned: int = 0
-    errors: list[list[tuple[int, float, float]]] = field(
-        default_factory=lambda: [[], []]
-    )  # utterance, errors
+    # Utterance, errors of start and end: beside pocketsphinx, beside torchaudio.
+    errors: list[list[tuple[int, float, float]]] = field(default_factory=lambda: [[], []])
     stable: list[float] = field(default_factory=list)
     shown: list[float] = field(default_factory=list)
-    volatile: int = 0
-    taken_back: int = 0
-    broken: int = 0
+    volatile: int = 0  # words shown that were not stable
+    taken_back: int = 0  # of them
+    broken: int = 0  # texts that changed a stable word: there must be none
 
 
 def listen(stream: Stream, samples: NDArray[np.float32], rate: int) -> list[tuple[float, Event]]:
@@ -187,7 +185,6 @@ def measure(recognizer: Recognizer, search: str | None, utterances: Sequence[man
             pocketsphinx(Decoder(loglevel="FATAL", lm=None), heard, text),
             own(recognizer, heard, text),
         )
-        corpus.aligned += references[0] is not None
         said = told = 0
         for a, b in scored.alignment:
             if a == b:
