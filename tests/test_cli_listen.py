@@ -10,8 +10,10 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import types
 import unicodedata
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -734,3 +736,111 @@ def test_letters_that_the_terminal_cannot_show() -> None:
     assert captions.meter == "#-"
     captions.show(final("é語"))
     assert b"??" in out.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+PORTAUDIO = '''
+"""A microphone that gives the samples of a file, in real time, then silence."""
+import threading, time, types, wave
+import numpy as np
+
+class PortAudioError(Exception):
+    pass
+
+default = types.SimpleNamespace(device=[0, 0])
+
+def query_devices():
+    return [{"name": "USB", "max_input_channels": 1, "default_samplerate": 16000.0}]
+
+class InputStream:
+    active, latency = True, 0.0
+
+    def __init__(self, callback, blocksize, **options):
+        self.callback, self.size = callback, blocksize
+
+    def start(self):
+        threading.Thread(target=self.play, daemon=True).start()
+
+    def play(self):
+        with wave.open("sound.wav") as reader:
+            sound = np.frombuffer(reader.readframes(reader.getnframes()), np.int16) / np.float32(32768)
+        for first in range(0, 60 * 16000, self.size):
+            block = np.zeros((self.size, 1), np.float32)
+            part = sound[first : first + self.size]
+            block[: len(part), 0] = part
+            self.callback(block, self.size, None, None)
+            time.sleep(self.size / 16000)
+
+    def close(self):
+        pass
+'''
+
+
+@posix
+def test_a_real_terminal(tiny_directory: Any, tiny: streamasr.Recognizer, tmp_path: Path) -> None:
+    """Keys do not disturb, it may be resized, Ctrl-C ends, and it is left as it was."""
+    import fcntl
+    import pty
+    import select
+    import struct
+    import subprocess
+    import termios
+
+    (tmp_path / "sounddevice.py").write_text(PORTAUDIO)
+    sound = as_int16(noise(1.0, 16000))
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(2)
+        writer.setframerate(16000)
+        writer.writeframes(sound.tobytes())
+    text = tiny.transcribe(sound, sample_rate=16000, endpointing=False).text
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    before = termios.tcgetattr(theirs)
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(Path(streamasr.__file__).parents[1])])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamasr", "listen", "--model", str(tiny_directory)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=tmp_path,
+        env=environment | {"TERM": "xterm"},
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    screen = pyte.Screen(80, 24)
+    terminal = pyte.ByteStream(screen)
+
+    def wait(condition: Callable[[list[str]], bool]) -> list[str]:
+        """Feeds the screen until it is so -> its lines."""
+        until = time.monotonic() + 30
+        while True:
+            lines = [line.rstrip() for line in screen.display]
+            if condition(lines):
+                return lines
+            assert time.monotonic() < until, lines
+            if select.select([ours], [], [], 0.1)[0]:
+                terminal.feed(os.read(ours, 65536))
+
+    try:
+        wait(lambda lines: any("Ctrl-C ends  USB" in line for line in lines))
+        os.write(ours, b"\nxyz\n\n")  # impatience
+        wait(lambda lines: any(" 0:01  lag" in line for line in lines))
+        fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+        screen.resize(24, 40)
+        lines = wait(lambda lines: any(" 0:02  lag" in line for line in lines))
+        assert sum("lag" in line for line in lines) == 1
+        assert not any("xyz" in line for line in lines)
+        assert lines[0].startswith("streamasr: listening to USB")
+        os.write(ours, b"\x03")
+        lines = wait(lambda lines: any(" words" in line for line in lines))
+        assert process.wait(30) == 0
+        words = " ".join(lines).split()
+        assert words.count(text.split()[0]) >= 2, (text, lines)  # as a caption, and in the transcript
+        assert "lag" not in words
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     in_place = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     captions = Captions(sys.stdout, in_place, coloured=not os.environ.get("NO_COLOR"))
     session = Session(open_stream, captions, saved, sound)
-    with _libraries_silenced(), _end_by_signal() as ended:
+    with _libraries_silenced(), _keys_silenced(in_place), _end_by_signal() as ended:
         try:
             _listen(session, Microphone(int(wanted) if wanted and wanted.isdecimal() else wanted), ended)
         except BaseException:
@@ -122,9 +122,13 @@ def _listen(session: Session, microphone: Microphone, ended: threading.Event) ->
 
 @contextlib.contextmanager
 def _end_by_signal() -> Iterator[threading.Event]:
-    """The event is set by Ctrl-C or a request to terminate; a second one of them ends at once."""
+    """The event is set by Ctrl-C, a request to terminate or a terminal that is closed; a second one of them
+    ends at once."""
     ended = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:  # as nohup leaves it
+        numbers.append(hangup)
     before = {number: signal.getsignal(number) for number in numbers}
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -142,6 +146,25 @@ def _end_by_signal() -> Iterator[threading.Event]:
         yield ended
     finally:
         restore()
+
+
+@contextlib.contextmanager
+def _keys_silenced(in_place: bool) -> Iterator[None]:
+    """What is typed does not appear among captions that are redrawn `in_place`; Ctrl-C still works."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        in_place = False
+    if not in_place or not os.isatty(0):
+        yield
+        return
+    before = termios.tcgetattr(0)
+    silent = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(0, termios.TCSANOW, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSAFLUSH, before)  # nor is it typed into what comes after
 
 
 @contextlib.contextmanager

@@ -89,12 +89,17 @@ def _groups(words: Iterable[Word]) -> list[list[Word]]:
             group = groups[-1]
             text = " ".join([*(earlier.text for earlier in group), word.text])
             pause = word.start - group[-1].end
-            fits = len(_wrap(text, LINE)) <= LINES and word.end - group[0].start <= LONGEST_SECONDS
+            fits = _fits(text) and word.end - group[0].start <= LONGEST_SECONDS
             if fits and pause < PAUSE_SECONDS:
                 group.append(word)
                 continue
         groups.append([word])
     return groups
+
+
+def _fits(text: str) -> bool:
+    """Is there room for it in a cue?"""
+    return len(text) <= LINE or (len(text) <= LINES * (LINE + 1) and len(_wrap(text, LINE)) <= LINES)
 
 
 def _pieces(word: Word) -> list[Word]:
@@ -117,7 +122,8 @@ def _pieces(word: Word) -> list[Word]:
 def _lines(text: str) -> tuple[str, ...]:
     """Text of a cue -> its lines, of about equal length."""
     fewest = len(_wrap(text, LINE))
-    width = next((width for width in range(1, LINE) if len(_wrap(text, width)) <= fewest), LINE)
+    least = max((len(text) + 1) // fewest - 1, 1) if fewest else LINE  # what is narrower has no room for it
+    width = next((width for width in range(least, LINE) if len(_wrap(text, width)) <= fewest), LINE)
     return tuple(_wrap(text, width))
 
 

@@ -72,10 +72,10 @@ class Session:
 
     def connect(self, microphone: Microphone) -> None:
         """Sound comes from this one now, which is open."""
+        self._stream = self._open_stream(microphone.sample_rate)
         if not self.connected:
             say(f"listening to {microphone.name} ({microphone.sample_rate} Hz); end with Ctrl-C")
         self._microphone = microphone
-        self._stream = self._open_stream(microphone.sample_rate)
         self._last_sound = time.monotonic()
         self._zeros = self._lost = self._lost_told = self._overflows = 0
 
@@ -117,7 +117,6 @@ class Session:
         """Writes all that is kept; on a terminal, the whole transcript."""
         if not self.connected:
             return
-        self._captions.close([final.text for final in self._finals])
         if self._saved:
             self._keep_transcript(at_once=True)
         if self._sound:
@@ -125,6 +124,7 @@ class Session:
                 self._sound.close()
             except OSError as error:
                 self._cannot("--save-audio", error)
+        self._captions.close([final.text for final in self._finals])
         kept = [*([self._saved.path] if self._saved else []), *(self._sound.paths if self._sound else [])]
         words = sum(len(final.words) for final in self._finals)
         told = f"{_clock(self.seconds)}, {words} words" if words else "nothing was heard"
