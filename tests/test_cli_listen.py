@@ -446,6 +446,8 @@ def test_what_is_wrong_is_told(
     assert told(0.2, 0, 0.2) == "the microphone is muted or silent: nothing but zeros arrive"
     assert told(0.2, 0, 0.2) == ""  # once
     assert told(0.2, 1, 0.2) == ""
+    assert told(2.1, 0, 2.1) == ""  # as in every pause of some microphones
+    assert told(0.2, 1, 0.2) == ""
     assert told(0.0, 0, 1.9) == ""
     assert told(0.0, 0, 0.2) == "no audio arriving for 2 s from USB"
     assert told(0.1, 1, 0.1, waiting=15_000) == ""
@@ -456,10 +458,12 @@ def test_what_is_wrong_is_told(
     assert told(0.1, 1, 0.1, overflows=2) == "the sound system lost sound (2 overflows)"
     assert told(0.1, 1, 0.1, overflows=3) == ""  # they come in crowds
     assert told(0.1, 1, 10.0, overflows=4) == "the sound system lost sound (2 overflows)"
+    assert told(2.1, 0, 60.0) == "the microphone is muted or silent: nothing but zeros arrive"
     session.disconnect()
     now += 3.0
     session.redraw()
     assert "USB was disconnected; waiting for it (3 s)" in capsys.readouterr().err
+    source.__dict__.update(lost=0, overflows=0)
     session.connect(source)
     assert told(0.1, 1, 1.0) == "USB is back after 4 s"
 

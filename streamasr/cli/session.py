@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SILENT_SECONDS = 2.0  # of nothing, or of nothing but zeros, before that is told; chosen
 LAG_SECONDS = 1.0  # behind the microphone, before that is told; chosen
 REDRAW_SECONDS = 0.1  # the level moves as smoothly as is worth it
+REPEAT_SECONDS = 60.0  # as a line of its own; many microphones give zeros in every pause
 OVERFLOW_SECONDS = 10.0  # between two remarks about the same
 FULL_SCALE = 32768  # of 16 bit
 METER, LOWEST_DB = 10, -50.0  # cells, and where the first one begins; speech at a desk peaks at -30 to -6
@@ -56,7 +57,8 @@ class Session:
         self._away = 0.0  # since when the device is gone, if it is
         self._zeros = 0  # samples, the latest ones in a row
         self._peak = 0  # of the sound since the last drawing, 0 to 32768
-        self._told = ""  # kind of the notice last told
+        self._told = ""  # kind of the notice that is true now
+        self._told_at: dict[str, float] = {}  # where there is no terminal: when it was last told
         self._lost = self._lost_told = self._overflows = 0
         self._next_draw = self._next_overflow = 0.0
 
@@ -140,7 +142,9 @@ class Session:
         self._next_draw = now + REDRAW_SECONDS
         kind, notice = self._notice(now)
         if not self._captions.in_place and kind and kind != self._told:
-            say(notice)
+            if kind == "away" or now - self._told_at.get(kind, -REPEAT_SECONDS) >= REPEAT_SECONDS:
+                say(notice)
+                self._told_at[kind] = now
         self._told = kind
         self._captions.status(self._status(), notice)
         self._peak = 0
