@@ -34,7 +34,7 @@ FOREIGN = {
     "soundfile": ("audio.py",),
     "sounddevice": ("live/microphone.py",),
     "starlette": ("live/server.py",),
-    "uvicorn": ("live/server.py",),
+    "uvicorn": ("live/server.py", "live/listener.py"),
     "websockets": ("live/client.py",),
     "jiwer": ("evaluate/wer.py",),
     "torch": ("train/",),

@@ -14,7 +14,8 @@ from strategies import every, run, sound, thorough
 import streamasr
 from streamasr.events import Event, Final, Partial, Word
 from streamasr.live import protocol
-from streamasr.live.protocol import End, Hello, Ping, Refusal, Resume, Session, parse, parse_first
+from streamasr.live.protocol import End, Hello, Ping, Refusal, Resume, parse, parse_first
+from streamasr.live.session import KEPT_BYTES, Session
 from streamasr.segmenter import EndpointRule
 
 PAGE = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text()
@@ -163,7 +164,7 @@ def test_without_partials() -> None:
 def test_what_is_kept_for_a_resume_is_bounded() -> None:
     session = Session(Hello(16000))
     size = len(protocol.render(final(0).to_dict()))
-    for number in range(2 * protocol.KEPT_BYTES // size):
+    for number in range(2 * KEPT_BYTES // size):
         session.tell([final(number)], number)
     kept = messages(session, session._number - 10)
     assert [m["segment"] for m in kept] == list(range(number - 9, number + 1))

@@ -300,6 +300,42 @@ def test_token_and_origins(tiny: streamasr.Recognizer) -> None:
             opened(server, origin="https://asr2.example")
 
 
+def test_whose_page_it_is(tiny: streamasr.Recognizer) -> None:
+    options: dict[str, Any] = {"port": 0, "limits": Limits(max_streams=1)}
+    local = Server(tiny, **options)
+    open_to_all = Server(tiny, host="0.0.0.0", insecure=True, **options)
+    guarded = Server(tiny, host="0.0.0.0", token="sesame", **options)
+    for server in (local, open_to_all, guarded):
+        server._socket.close()
+        assert server._may_connect(None, "whatever"), "a program"
+        assert server._may_connect("http://192.168.0.7:8765", "192.168.0.7:8765")
+        assert server._may_connect("http://[::1]:8765", "[::1]:8765")
+        assert not server._may_connect("http://192.168.0.7:8765", "192.168.0.8:8765")
+        assert not server._may_connect("ftp://192.168.0.7:8765", "192.168.0.7:8765")
+        # Only the token tells our page under a name from that of whoever owns the name.
+        assert server._may_connect("http://box.local:8765", "box.local:8765") == (server is guarded)
+
+
+def test_a_fault_of_ours_ends_the_sessions_it_met(
+    plain: streamasr.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(plain) as server:
+        line, _ = started(server)
+
+        def fail(*_: Any) -> None:
+            raise ZeroDivisionError("planted")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(streamasr.Recognizer, "accept_batch", fail)
+            line.send(parts(SOUND)[0])
+            error = hear(line, "error")
+            assert error["code"] == "internal" and "planted" not in error["message"]
+        line, _ = started(server)
+        say(line, type="end")
+        assert hear(line, "done")["type"] == "done"
+        line.close()
+
+
 def test_token_in_the_header(tiny: streamasr.Recognizer) -> None:
     with serving(tiny, token="sesame") as server:
         line = opened(server, additional_headers={"Authorization": "Bearer sesame"})

@@ -18,7 +18,8 @@ from ..events import Partial
 from ..recognizer import Recognizer
 from ..stream import Stream
 from .metrics import Metrics
-from .protocol import DoneReason, Hello, Refusal, Resume, Session
+from .protocol import Hello, Refusal, Resume
+from .session import DoneReason, Session
 from .worker import Line, Told, Worker
 
 _log = logging.getLogger("streamasr.live")

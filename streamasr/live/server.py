@@ -11,10 +11,9 @@ import asyncio
 import contextlib
 import ipaddress
 import re
-import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -23,12 +22,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from ..errors import ConfigError
 from ..recognizer import Recognizer
 from .hub import Holder, Hub, Limits, Live, log
+from .listener import GOODBYE_SECONDS, Listener, WebSocketProtocol, http_protocol, open_socket
 from .protocol import PATH, End, Hello, Refusal, parse, parse_first, render
 
 WEB = Path(__file__).with_name("web")
@@ -41,8 +39,6 @@ _TYPES = {
     ".ico": "image/x-icon",
     ".webmanifest": "application/manifest+json",
 }
-_GOODBYE_SECONDS = 5.0  # for a client to close after `done`, and for what is still to be sent
-_SPARE_CONNECTIONS = 64  # beyond two a stream: pages, health checks, clients that are told to wait
 
 
 class Server:
@@ -71,24 +67,24 @@ class Server:
         self.hub = Hub(recognizer, limits or Limits(), token)
         self._host, self._guarded = host, bool(token)
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
-        self._socket = _listen(host, port)
+        self._socket = open_socket(host, port)
         self.port: int = self._socket.getsockname()[1]
         name = f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self.port}"
-        self._uvicorn = _Uvicorn(self._config(), self.hub)
+        self._listener = Listener(self._config(), self.hub)
 
     async def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serves until `stop`. Calls `ready` when clients may come."""
-        self._uvicorn.ready = ready
-        await self._uvicorn.serve([self._socket])
+        self._listener.ready = ready
+        await self._listener.serve([self._socket])
 
     def stop(self) -> None:
         """Lets `run` end: sessions are finished first. May be called from anywhere."""
-        self._uvicorn.should_exit = True
+        self._listener.should_exit = True
 
     @property
     def connections(self) -> int:
-        return len(self._uvicorn.server_state.connections)
+        return len(self._listener.server_state.connections)
 
     def _config(self) -> uvicorn.Config:
         routes = [
@@ -100,8 +96,8 @@ class Server:
         ]
         return uvicorn.Config(
             Starlette(routes=routes),
-            http=_http_protocol(self.hub),
-            ws=_WebSocketProtocol,
+            http=http_protocol(self.hub),
+            ws=WebSocketProtocol,
             ws_max_size=self.hub.limits.message_bytes,
             ws_per_message_deflate=False,
             # Pings keep lines open; whether a client is alive is judged by what it sends, because its
@@ -176,7 +172,7 @@ class _Connection:
             log("refused", code=refusal.code, session=live.number if live else None)
             with contextlib.suppress(WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
                 await asyncio.wait_for(
-                    self._refuse(refusal), min(_GOODBYE_SECONDS, self._hub.limits.send_seconds)
+                    self._refuse(refusal), min(GOODBYE_SECONDS, self._hub.limits.send_seconds)
                 )
         except WebSocketDisconnect:
             pass
@@ -264,7 +260,7 @@ class _Connection:
                 await self._text(text)
                 event = number
             if done:
-                await asyncio.sleep(_GOODBYE_SECONDS)
+                await asyncio.sleep(GOODBYE_SECONDS)
                 return
             await live.changed.wait()
 
@@ -279,63 +275,6 @@ class _Connection:
     async def _refuse(self, refusal: Refusal) -> None:
         await self._websocket.send_text(render(refusal.to_dict()))
         await self._websocket.close(refusal.close_code)
-
-
-class _Uvicorn(uvicorn.Server):
-    """Tells when it is ready, leaves signals alone, and lets sessions end before connections do."""
-
-    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
-        super().__init__(config)
-        self._hub = hub
-        self.ready: Callable[[], None] = lambda: None
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._hub.start()
-        await super().startup(sockets)
-        self.ready()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
-        await self._hub.stop()
-        await super().shutdown(sockets)
-
-
-def _http_protocol(hub: Hub) -> type[asyncio.Protocol]:
-    class Http(H11Protocol):
-        """Refuses one connection too many, and those that ask for nothing."""
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._patience = self.loop.call_later(hub.limits.hello_seconds, self._give_up)
-            if len(self.connections) > 2 * hub.max_streams + _SPARE_CONNECTIONS:
-                transport.write(
-                    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nContent-Length: 0\r\n"
-                    b"Connection: close\r\n\r\n"
-                )
-                transport.close()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._patience.cancel()
-            super().connection_lost(exc)
-
-        def _give_up(self) -> None:
-            if self.cycle is None and self.transport.get_protocol() is self:  # no whole request yet
-                self.transport.abort()
-
-    return Http
-
-
-class _WebSocketProtocol(WebSocketsSansIOProtocol):
-    """Does not wait for ever until a client that reads nothing has read the rest."""
-
-    async def run_asgi(self) -> None:
-        await super().run_asgi()
-        self.loop.call_later(_GOODBYE_SECONDS, self.transport.abort)
 
 
 def _headers(host: str) -> dict[str, str]:
@@ -353,17 +292,6 @@ def _headers(host: str) -> dict[str, str]:
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(cast(Any, address[:2]), family=family, backlog=256)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(
-            f"{host}:{port} cannot be listened on: {reason}; choose another --port or --host"
-        ) from None
 
 
 def _is_address(name: str) -> bool:
