@@ -8,13 +8,13 @@ wait in the state. The arithmetic is an engine's; this file knows only what wait
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine.reference import ReferenceEngine
+from .engine import open_engine
 from .errors import ConfigError
 
 Array = NDArray[np.float32]
@@ -115,18 +115,19 @@ class Encoder:
     `frames_per_step` frames make a step; a step comes out `look_ahead` steps after its frames.
     """
 
-    def __init__(self, config: EncoderConfig, bands: int, tensors: Mapping[str, Array]) -> None:
+    def __init__(
+        self, config: EncoderConfig, bands: int, tensors: Mapping[str, Array], numbers: str = "float32"
+    ) -> None:
+        """`numbers`: how the model file holds them; what engine computes depends on it (engine/)."""
         self.config = config
         self.frames_per_step = config.frames_per_step
         self.look_ahead = config.look_ahead
         self._bands = bands
-        self._tokens = len(tensors["output.bias"])
-        self._engine = ReferenceEngine(config.cell, config.norm, bands, tensors)
+        self._engine = open_engine(config.cell, config.norm, bands, tensors, numbers)
 
     def with_head(self, weight: Array, bias: Array) -> Encoder:
         """The same encoder with another output layer, [V, H] and [V]; all else is shared."""
         twin = copy.copy(self)
-        twin._tokens = len(bias)
         twin._engine = self._engine.with_head(weight, bias)
         return twin
 
@@ -144,36 +145,58 @@ class Encoder:
 
     def advance(self, state: EncoderState, frames: Array) -> Array:
         """All steps whose frames, look-ahead included, have now been heard."""
+        return self.advance_batch([state], [frames])[0]
+
+    def advance_batch(self, states: Sequence[EncoderState], frames: Sequence[Array]) -> list[Array]:
+        """`advance` for several streams at once, with the same bits: one product for the rows of all."""
         k = self.frames_per_step
-        heard = np.concatenate([state.context, state.waiting, frames])
-        count = (len(heard) - 2) // k
-        width = self.config.channels * -(-self._bands // 4)
-        x = np.empty((1, count, width), np.float32)
-        for step in range(count):
-            block = heard[step * k : step * k + k + 2]
-            x[:, step] = self._engine.subsample(block[None], state.columns)
-        y = self._engine.recur(x, state.h, state.c)
-        rows: list[Array] = []
-        for step in range(count):
-            self._emit(state, y[:, step], rows)
-        # Copies, so that a large chunk does not stay in memory behind two frames.
-        state.context = heard[count * k : count * k + 2].copy()
-        state.waiting = heard[count * k + 2 :].copy()
-        return np.concatenate(rows) if rows else np.zeros((0, self._tokens), np.float32)
+        inputs = []
+        for state, new in zip(states, frames, strict=True):
+            heard = np.concatenate([state.context, state.waiting, new])
+            count = (len(heard) - 2) // k
+            inputs.append(self._engine.subsample(heard[: 2 + count * k], state.columns[0]))
+            # Copies, so that a large chunk does not stay in memory behind two frames.
+            state.context = heard[count * k : count * k + 2].copy()
+            state.waiting = heard[count * k + 2 :].copy()
+        outputs = self._recur(states, inputs)
+        ready = [self._look_ahead(state, y) for state, y in zip(states, outputs, strict=True)]
+        log_probs = self._engine.output(np.concatenate(ready))
+        return np.split(log_probs, np.cumsum([len(y) for y in ready])[:-1])
 
     def finish(self, state: EncoderState) -> Array:
         """The steps that waited for their look-ahead. Waiting frames are the caller's to fill up first."""
-        rows: list[Array] = []
-        for _ in range(self.look_ahead):
-            self._emit(state, np.zeros((1, self.config.hidden), np.float32), rows)
-        return np.concatenate(rows) if rows else np.zeros((0, self._tokens), np.float32)
+        zeros = np.zeros((self.look_ahead, self.config.hidden), np.float32)
+        return self._engine.output(self._look_ahead(state, zeros))
 
-    def _emit(self, state: EncoderState, y: Array, rows: list[Array]) -> None:
-        """Top layer's y [1, H] -> into the ring; appends the log_probs that it completes to `rows`."""
-        if self.look_ahead:
+    def _recur(self, states: Sequence[EncoderState], inputs: Sequence[Array]) -> list[Array]:
+        """Inputs [S_b, I] of each stream through the recurrent layers -> [S_b, H] of each."""
+        if len(states) == 1:
+            return [self._engine.recur(inputs[0], [1] * len(inputs[0]), states[0].h, states[0].c)]
+        steps = np.array([len(x) for x in inputs])
+        order = np.argsort(-steps, kind="stable")  # so that in every step the first ones go on
+        active = [int((steps > step).sum()) for step in range(int(steps.max()))]
+        first = np.cumsum([0, *active])
+        rows = {b: first[: steps[b]] + place for place, b in enumerate(order)}
+        x = np.empty((int(steps.sum()), inputs[0].shape[1]), np.float32)
+        for b, own in rows.items():
+            x[own] = inputs[b]
+        h = np.concatenate([states[b].h for b in order])
+        c = np.concatenate([states[b].c for b in order])
+        y = self._engine.recur(x, active, h, c)
+        for place, b in enumerate(order):
+            states[b].h[0], states[b].c[0] = h[place], c[place]
+        return [y[rows[b]] for b in range(len(states))]
+
+    def _look_ahead(self, state: EncoderState, y: Array) -> Array:
+        """Top layer's y [S, H] -> those rows, after the look-ahead, that it completes."""
+        if not self.look_ahead:
+            state.steps += len(y)
+            return y
+        rows = [np.zeros((0, self.config.hidden), np.float32)]
+        for row in y:
             state.ring[0, :-1] = state.ring[0, 1:]
-            state.ring[0, -1] = y[0]
-            y = self._engine.look_ahead(state.ring)
-        state.steps += 1
-        if state.steps > self.look_ahead:
-            rows.append(self._engine.output(y))
+            state.ring[0, -1] = row
+            state.steps += 1
+            if state.steps > self.look_ahead:
+                rows.append(self._engine.look_ahead(state.ring[0]))
+        return np.concatenate(rows)

@@ -96,6 +96,8 @@ class Description:
 class Model:
     """A model in memory. `fingerprint` is the SHA-256 of its two files, `size_bytes` their size.
 
+    `numbers`: "int8" if its file holds such, else "float32".
+
     `folder` is where the files of the beam search lie, if they do; None for a zip.
     """
 
@@ -104,6 +106,7 @@ class Model:
     fingerprint: str
     size_bytes: int
     folder: Path | None = None
+    numbers: str = "float32"
 
     @property
     def parameters(self) -> int:
@@ -262,13 +265,16 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _model(description: Description, tensors: Tensors, folder: Path | None, *files: bytes) -> Model:
+    """`files`: model.json and model.safetensors."""
+    stored = tensorfile.views(files[-1], description.name).values()
+    numbers = "int8" if any(tensor.dtype == np.int8 for tensor in stored) else "float32"
     digest = hashlib.sha256()
     for content in files:
         digest.update(struct.pack("<Q", len(content)))
         digest.update(content)
     for tensor in tensors.values():
         tensor.flags.writeable = False
-    return Model(description, tensors, digest.hexdigest(), sum(map(len, files)), folder)
+    return Model(description, tensors, digest.hexdigest(), sum(map(len, files)), folder, numbers)
 
 
 def _read_file(path: Path, most: int) -> bytes:

@@ -21,7 +21,7 @@ from .search.confidence import RAW
 from .search.greedy import GreedySearch
 from .search.hotwords import Phrase
 from .segmenter import DEFAULT_RULES, EndpointRule
-from .stream import AT_ENDPOINT, Settings, Stream
+from .stream import AT_ENDPOINT, Settings, Stream, accept_batch
 
 # Files are decoded piece by piece: a long one need not be in memory.
 _BLOCK_SECONDS = 10
@@ -44,7 +44,8 @@ class Recognizer:
         self._features = LogMel(
             description.features, model.tensors["features.mean"], model.tensors["features.std"]
         )
-        self._encoder = Encoder(description.encoder, description.features.mel_bands, model.tensors)
+        bands = description.features.mel_bands
+        self._encoder = Encoder(description.encoder, bands, model.tensors, model.numbers)
         self._phone_encoder: Encoder | None = None
         if description.phones:
             weight, bias = (model.tensors[f"phone_output.{name}"] for name in ("weight", "bias"))
@@ -240,8 +241,7 @@ class Recognizer:
             raise ConfigError(f"{len(streams)} streams but {len(chunks)} chunks")
         if len({id(stream) for stream in streams}) != len(streams):
             raise ConfigError("a stream occurs twice in one batch; join its chunks")
-        blocks = [stream._checked(chunk) for stream, chunk in zip(streams, chunks, strict=True)]
-        return [stream._accept(block) for stream, block in zip(streams, blocks, strict=True)]
+        return accept_batch(streams, chunks)
 
 
 def _rules(endpointing: Sequence[EndpointRule] | bool | None) -> tuple[EndpointRule, ...]:

@@ -8,7 +8,7 @@ Whatever the chunks, sound goes through the same three methods: `accept`, `_enco
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
@@ -210,25 +210,45 @@ class Stream:
 
     def _accept(self, pieces: list[NDArray[Any]]) -> list[Event]:
         """Pieces from `_checked` -> events."""
-        state, segmenter, search = self._state, self._segmenter, self._search
         events: list[Event] = []
         changed = False
         for piece in pieces:
-            state.heard += len(piece)
-            samples = self._resampler.advance(state.resampler, audio.as_samples(piece))
-            for row, level in self._steps(state, samples):
-                changed |= search.advance(state.search, row[None])
-                speech = row.argmax() not in self._silent_tokens
-                between_words = search.between_words(state.search)
-                reason = segmenter.advance(state.segmenter, speech, level, between_words)
-                if reason:
-                    events += self._end(state, reason)
-                    self._restart(state)
-                    changed = False
-        if changed:
-            partial = segmenter.partial(state.segmenter, search.best(state.search), state.samples, self.time)
-            events += [partial] if partial else []
-        return events
+            changed = self._decide(self._steps(self._frames(piece)), events, changed)
+        return events + self._partial(changed)
+
+    def _frames(self, piece: NDArray[Any]) -> Samples:
+        """Samples [N] at the stream's own rate -> the frames [T, F] that they complete."""
+        state = self._state
+        state.heard += len(piece)
+        samples = self._resampler.advance(state.resampler, audio.as_samples(piece))
+        state.samples += len(samples)
+        return self._features.advance(state.features, samples)
+
+    def _decide(self, steps: Iterable[tuple[Samples, float]], events: list[Event], changed: bool) -> bool:
+        """Steps, each its log_probs [V] and level in dB, into the search; finals are appended to `events`.
+
+        Returns whether the best hypothesis is another than the last event told, as `changed` said so far.
+        """
+        state, segmenter, search = self._state, self._segmenter, self._search
+        for row, level in steps:
+            changed |= search.advance(state.search, row[None])
+            speech = row.argmax() not in self._silent_tokens
+            between_words = search.between_words(state.search)
+            reason = segmenter.advance(state.segmenter, speech, level, between_words)
+            if reason:
+                events += self._end(state, reason)
+                self._restart(state)
+                changed = False
+        return changed
+
+    def _partial(self, changed: bool) -> list[Event]:
+        """What is to be shown of the segment in progress, if that is news."""
+        if not changed:
+            return []
+        state = self._state
+        best = self._search.best(state.search)
+        partial = self._segmenter.partial(state.segmenter, best, state.samples, self.time)
+        return [partial] if partial else []
 
     def _end(self, state: _State, reason: Reason) -> list[Event]:
         """Ends the segment: its final, if it has words. A sentence goes on over the end of a long segment."""
@@ -236,30 +256,37 @@ class Stream:
         final = self._segmenter.final(state.segmenter, hypothesis, state.samples, reason)
         return [final] if final else []
 
-    def _steps(self, state: _State, samples: Samples) -> Iterator[tuple[Samples, float]]:
-        """Samples [N] at 16 kHz -> log_probs [V] and level in dB of one step after the other.
+    def _steps(self, frames: Samples) -> Iterator[tuple[Samples, float]]:
+        """Frames [T, F] -> log_probs [V] and level in dB of one step after the other.
 
         Where an endpoint changes the encoder's memory no step is computed before the one before it is
-        decided; else blocks are, which is faster.
+        decided; else all are at once, which is faster.
         """
-        state.samples += len(samples)
-        frames = self._features.advance(state.features, samples)
-        size = self._encoder.frames_per_step
+        state, size = self._state, self._encoder.frames_per_step
+        if self.batchable:
+            levels = self._levels(frames)
+            yield from _pairs(self._encoder.advance(state.encoder, frames), levels)
+            return
         begin = 0
         while begin < len(frames):
-            waiting = state.encoder.waiting
-            end = begin + size - len(waiting) if self._settings.at_endpoint != "carry" else len(frames)
+            end = begin + size - len(state.encoder.waiting)
             piece = frames[begin:end]
             if self._recent_frames:
                 state.recent = np.concatenate([state.recent, piece])[-self._recent_frames :]
-            heard = np.concatenate([waiting, piece])
-            levels = [
-                self._features.level(heard[i : i + size]) for i in range(0, len(heard) - size + 1, size)
-            ]
-            rows = self._encoder.advance(state.encoder, piece)
-            # With look-ahead the level is that of the newest step: a little early, as the tokens are late.
-            yield from zip(rows, levels[len(levels) - len(rows) :], strict=True)
+            levels = self._levels(piece)
+            yield from _pairs(self._encoder.advance(state.encoder, piece), levels)
             begin = end
+
+    @property
+    def batchable(self) -> bool:
+        """Whether the encoder may hear a whole chunk before the search decides about any of it."""
+        return self._settings.at_endpoint == "carry"
+
+    def _levels(self, frames: Samples) -> list[float]:
+        """Level in dB of each step that these frames complete, those that wait in the encoder included."""
+        size = self._encoder.frames_per_step
+        heard = np.concatenate([self._state.encoder.waiting, frames])
+        return [self._features.level(heard[i : i + size]) for i in range(0, len(heard) - size + 1, size)]
 
     def _restart(self, state: _State) -> None:
         """The encoder's memory after an endpoint. The context of the convolutions goes on in any case."""
@@ -291,3 +318,33 @@ class Stream:
     def _require_open(self) -> None:
         if self._finished:
             raise StreamClosedError("this stream is finished; call reset() or open a new one")
+
+
+def accept_batch(streams: Sequence[Stream], chunks: Sequence[ArrayLike]) -> list[list[Event]]:
+    """`Recognizer.accept_batch`: the encoders advance in one product, each with the bits it has alone."""
+    pieces = [stream._checked(chunk) for stream, chunk in zip(streams, chunks, strict=True)]
+    events: list[list[Event]] = [[] for _ in streams]
+    changed = [False] * len(streams)
+    together: dict[int, list[int]] = {}  # numbers of the streams that share an encoder
+    for number, stream in enumerate(streams):
+        if stream.batchable:
+            together.setdefault(id(stream._encoder), []).append(number)
+        else:
+            events[number] = stream._accept(pieces[number])
+    for numbers in together.values():
+        for round_ in range(max(len(pieces[n]) for n in numbers)):
+            heard = [n for n in numbers if round_ < len(pieces[n])]
+            frames = [streams[n]._frames(pieces[n][round_]) for n in heard]
+            levels = [streams[n]._levels(f) for n, f in zip(heard, frames, strict=True)]
+            encoder, states_ = streams[heard[0]]._encoder, [streams[n]._state.encoder for n in heard]
+            rows = encoder.advance_batch(states_, frames)
+            for n, own_rows, own_levels in zip(heard, rows, levels, strict=True):
+                changed[n] = streams[n]._decide(_pairs(own_rows, own_levels), events[n], changed[n])
+        for n in numbers:
+            events[n] += streams[n]._partial(changed[n])
+    return events
+
+
+def _pairs(rows: Samples, levels: list[float]) -> Iterator[tuple[Samples, float]]:
+    # With look-ahead the level is that of the newest step: a little early, as the tokens are late.
+    return zip(rows, levels[len(levels) - len(rows) :], strict=True)

@@ -10,7 +10,9 @@ from contract import check_stage
 from numpy.typing import NDArray
 from strategies import TINY, random_model
 
+from streamasr import tensorfile
 from streamasr.encoder import CELLS, NORMS, Encoder, EncoderConfig
+from streamasr.engine import int8
 from streamasr.engine.reference import ReferenceEngine
 
 Wide = NDArray[np.float64]
@@ -132,45 +134,70 @@ def test_torch_layers(cell: str) -> None:
         layer.weight_hh_l0[:] = torch.from_numpy(tensors["layers.0.weight_h"])
         layer.bias_ih_l0[:] = torch.from_numpy(tensors["layers.0.bias"])
         layer.bias_hh_l0[:] = 0.0
-        x = np.random.default_rng(3).standard_normal((2, 9, 80)).astype(np.float32)
-        expected = layer(torch.from_numpy(x))[0].numpy()
+        x = np.random.default_rng(3).standard_normal((9, 80)).astype(np.float32)
+        expected = layer(torch.from_numpy(x)[None])[0][0].numpy()
     engine = ReferenceEngine(cell, "none", BANDS, tensors)
-    h, c = np.zeros((2, 1, 16), np.float32), np.zeros((2, 1, 16), np.float32)
+    h, c = np.zeros((1, 1, 16), np.float32), np.zeros((1, 1, 16), np.float32)
     # float32 both; sigmoid by tanh.
-    np.testing.assert_allclose(engine.recur(x, h, c), expected, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(engine.recur(x, [1] * 9, h, c), expected, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("cell", CELLS)
-def test_batch_rows_are_bit_equal_to_single_streams(cell: str, norm: str) -> None:
-    _config, tensors = make(cell=cell, norm=norm, look_ahead=1)
-    engine = ReferenceEngine(cell, norm, BANDS, tensors)
+ENGINES = [(cell, norm, "float32") for cell in CELLS for norm in NORMS] + [("lstm", "joint", "int8")]
+
+
+@pytest.mark.parametrize(("cell", "norm", "numbers"), ENGINES)
+def test_batch_rows_are_bit_equal_to_single_streams(cell: str, norm: str, numbers: str) -> None:
+    """Streams that wait with other numbers of frames get chunks of other sizes, some none at all."""
+    config, tensors = make(cell=cell, norm=norm, look_ahead=1)
+    encoder = Encoder(config, BANDS, tensors, numbers)
     rng = np.random.default_rng(4)
+    alone, together = ([encoder.start() for _ in range(5)] for _ in range(2))
+    for _ in range(4):
+        chunks = [rng.standard_normal((n, BANDS)).astype(np.float32) for n in rng.integers(0, 12, 5)]
+        expected = [encoder.advance(state, chunk) for state, chunk in zip(alone, chunks, strict=True)]
+        found = encoder.advance_batch(together, chunks)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+        for one, other in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(one.h, other.h)
+            np.testing.assert_array_equal(one.columns, other.columns)
 
-    def normal(*shape: int) -> NDArray[np.float32]:
-        return rng.standard_normal(shape).astype(np.float32)
 
-    frames, columns = normal(3, 5, BANDS), normal(3, 2, 4, 40)
-    x, h, c, ring = normal(3, 6, 80), normal(3, 2, 16), normal(3, 2, 16), normal(3, 2, 16)
-    for b in range(3):
-        one = slice(b, b + 1)
-        h_one, c_one, columns_one = h[one].copy(), c[one].copy(), columns[one].copy()
-        alone = engine.recur(x[one], h_one, c_one)
-        sub = engine.subsample(frames[one], columns_one)
-        h_all, c_all, columns_all = h.copy(), c.copy(), columns.copy()
-        np.testing.assert_array_equal(engine.recur(x, h_all, c_all)[one], alone)
-        np.testing.assert_array_equal(engine.subsample(frames, columns_all)[one], sub)
-        for together, single in ((h_all, h_one), (c_all, c_one), (columns_all, columns_one)):
-            np.testing.assert_array_equal(together[one], single)
-        np.testing.assert_array_equal(engine.look_ahead(ring)[one], engine.look_ahead(ring[one]))
-        np.testing.assert_array_equal(engine.output(ring[:, 0])[one], engine.output(ring[one, 0]))
+# --- int8
+
+
+@pytest.mark.parametrize(
+    ("bands", "changes"), [(80, {}), (7, {"look_ahead": 2}), (80, {"frames_per_step": 4})]
+)
+def test_int8_agrees_with_the_reference_on_the_same_weights(bands: int, changes: dict[str, Any]) -> None:
+    config = EncoderConfig(**{**TINY, "hidden": 24, "channels": 5, **changes})
+    rng = np.random.default_rng(6)
+    tensors = {}
+    for name, shape in config.shapes(bands, 29).items():
+        tensor = rng.standard_normal(shape).astype(np.float32) * 0.5
+        stored = tensorfile.quantised(name, tensor) if tensor.ndim > 1 else {name: tensor}
+        tensors |= tensorfile.parse(tensorfile.render(stored), "here")
+    frames = np.ascontiguousarray(FRAMES[:, :bands])
+    found = encode(Encoder(config, bands, tensors, "int8"), frames)
+    expected = encode(Encoder(config, bands, tensors), frames)
+    # Sums in another order, tanh within 4 ulp, over some dozen steps; log_probs are of the order of 10.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+
+
+def test_int8_engine_finds_the_stored_numbers_again() -> None:
+    weight = np.random.default_rng(7).standard_normal((48, 33)).astype(np.float32)
+    stored = tensorfile.quantised("w", weight)
+    panels, scale = int8._panels(tensorfile.parse(tensorfile.render(stored), "here")["w"])
+    np.testing.assert_array_equal(panels.transpose(1, 0, 2).reshape(33, 48).T, stored["w"])
+    np.testing.assert_allclose(scale, stored["w.scale"], rtol=2e-7)
 
 
 @pytest.mark.parametrize("look_ahead", [0, 2])
 @pytest.mark.parametrize("k", [1, 3, 4])
 def test_contract(k: int, look_ahead: int) -> None:
     config, tensors = make(frames_per_step=k, look_ahead=look_ahead)
-    check_stage(Encoder(config, BANDS, tensors), FRAMES)
+    for numbers in ("float32", "int8"):
+        check_stage(Encoder(config, BANDS, tensors, numbers), FRAMES)
 
 
 def test_contract_at_real_size() -> None:

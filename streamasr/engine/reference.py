@@ -1,10 +1,9 @@
 """The encoder's arithmetic in NumPy float32: the truth other engines are compared with.
 
-Four functions: `subsample`, `recur`, `look_ahead`, `output`. Arrays have a leading batch axis B of
-streams, but every step of every stream is computed on its own, by the same calls on the same
-shapes, because BLAS gives other last bits for one row than for many. So a stream gets the same bits
-alone, in a batch, and in any chunks. An engine holds weights only: no scratch memory,
-so threads may share it.
+Four functions: `subsample`, `recur`, `look_ahead`, `output`. Every step of every stream is computed
+on its own, by the same calls on the same shapes, because BLAS gives other last bits for one row than
+for many. So a stream gets the same bits alone, in a batch, and in any chunks. An engine holds weights
+only: no scratch memory, so threads may share it.
 
 Cells (docs/design.md, Encoder; W_x x = a, W_h h = u, LN without its gain, eps inside the root):
 
@@ -26,7 +25,7 @@ gains and biases of the gates (exact, a power of two), so that one tanh serves a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +44,7 @@ class ReferenceEngine:
 
     def __init__(self, cell: str, norm: str, bands: int, tensors: Mapping[str, Array]) -> None:
         kernel = tensors["conv1.weight"].shape[2]
+        self._stride = kernel - 2
         self._bands = (bands, -(-bands // 2), -(-bands // 4))
         self._conv1 = _contiguous(tensors["conv1.weight"]), _contiguous(tensors["conv1.bias"])[:, None]
         self._conv2 = _contiguous(tensors["conv2.weight"]), _contiguous(tensors["conv2.bias"])[:, None]
@@ -64,54 +64,55 @@ class ReferenceEngine:
         return twin
 
     def subsample(self, frames: Array, columns: Array) -> Array:
-        """frames [B, k+2, F], columns [B, 2, C, F/2] (last two of conv1, moved on) -> [B, C * F/4]."""
+        """frames [2 + S k, F], columns [2, C, F/2] (the last two of conv1, moved on) -> [S, C * F/4]."""
         bands, half, quarter = self._bands
-        channels = columns.shape[2]
-        y = np.empty((len(frames), channels * quarter), np.float32)
-        for row in range(len(frames)):
-            padded = np.zeros((frames.shape[1], bands + 2), np.float32)
-            padded[:, 1:-1] = frames[row]
+        channels = columns.shape[1]
+        y = np.empty(((len(frames) - 2) // self._stride, channels * quarter), np.float32)
+        for step in range(len(y)):
+            first = step * self._stride
+            padded = np.zeros((self._stride + 2, bands + 2), np.float32)
+            padded[:, 1:-1] = frames[first : first + self._stride + 2]
             column = np.matmul(self._conv1[0], padded.take(self._patch1))
             column += self._conv1[1]
             np.maximum(column, 0, out=column)
             stacked = np.zeros((channels, 3, half + 2), np.float32)
-            stacked[:, 0, 1:-1] = columns[row, 0]
-            stacked[:, 1, 1:-1] = columns[row, 1]
+            stacked[:, 0, 1:-1] = columns[0]
+            stacked[:, 1, 1:-1] = columns[1]
             stacked[:, 2, 1:-1] = column
-            columns[row, 0] = columns[row, 1]
-            columns[row, 1] = column
-            z = y[row].reshape(channels, quarter)
+            columns[0] = columns[1]
+            columns[1] = column
+            z = y[step].reshape(channels, quarter)
             np.matmul(self._conv2[0], stacked.take(self._patch2), out=z)
             z += self._conv2[1]
             np.maximum(z, 0, out=z)
         return y
 
-    def recur(self, x: Array, h: Array, c: Array) -> Array:
-        """x [B, S, I], h and c [B, L, H] (changed in place; c is not used by gru, rnn) -> y [B, S, H].
+    def recur(self, x: Array, active: Sequence[int], h: Array, c: Array) -> Array:
+        """x [R, I], h and c [B, L, H] (changed in place; c is not used by gru, rnn) -> y [R, H].
 
-        Step by step whatever S is, but all steps of a layer before the next layer, so that its
-        weights are fetched from memory once: 2 to 3 times as fast for long chunks.
+        Rows are step by step; in step s are the first active[s] of the B streams, fewer and fewer.
+        All steps of a layer come before the next layer, so that its weights are fetched from memory once: 2
+        to 3 times as fast for long chunks.
         """
-        hidden = h.shape[2]
         for layer, cell in enumerate(self._cells):
-            y = np.empty((*x.shape[:2], hidden), np.float32)
-            for row in range(len(x)):
-                h_row, c_row = h[row, layer], c[row, layer]
-                for step in range(x.shape[1]):
-                    cell(x[row, step], h_row, c_row)
-                    y[row, step] = h_row
-            x = x + y if x.shape[2] == hidden else y
+            y = np.empty((len(x), h.shape[2]), np.float32)
+            first = 0
+            for count in active:
+                for row in range(count):
+                    cell(x[first + row], h[row, layer], c[row, layer])
+                    y[first + row] = h[row, layer]
+                first += count
+            x = x + y if x.shape == y.shape else y
         return x
 
     def look_ahead(self, ring: Array) -> Array:
-        """ring [B, K+1, H], oldest first -> y [B, H] for the oldest."""
-        y = np.empty((len(ring), ring.shape[2]), np.float32)
-        for row in range(len(ring)):
-            np.add.reduce(ring[row] * self._look_ahead, axis=0, out=y[row])
+        """ring [K+1, H], oldest first -> y [1, H] for the oldest."""
+        assert self._look_ahead is not None
+        y: Array = np.add.reduce(ring * self._look_ahead, axis=0)[None]
         return y
 
     def output(self, y: Array) -> Array:
-        """y [B, H] -> log_probs [B, V]."""
+        """y [R, H] -> log_probs [R, V]."""
         weight, bias = self._output
         log_probs = np.empty((len(y), len(bias)), np.float32)
         for row in range(len(y)):
