@@ -18,6 +18,8 @@ from .main import DONE
 if TYPE_CHECKING:
     from ..live.server import Server
 
+_PER_ADDRESS = 8  # chosen: a family or an office behind one address, not all of a server
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
@@ -33,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-streams", type=int, metavar="N", help="default: what this machine's measured speed allows"
     )
     parser.add_argument(
-        "--max-per-address", type=int, metavar="N", help="sessions of one client's address; default: no limit"
+        "--max-per-address",
+        type=int,
+        metavar="N",
+        help="sessions of one client's address; default: 8 if others can reach --host, else no limit",
     )
     parser.add_argument("--model", metavar="NAME|PATH", help="default: the English model that is installed")
     parser.add_argument("--quiet", action="store_true", help="no log")
@@ -43,10 +48,10 @@ def run(options: argparse.Namespace) -> int:
     """Ctrl-C and SIGTERM are the ordinary end: sessions are finished, their last words told."""
     try:
         from ..live.hub import Limits
-        from ..live.server import Server
+        from ..live.server import Server, is_local
     except ImportError as error:
         raise MissingDependency(
-            f"the server needs the package {error.name}: pip install 'streamasr[serve]'"
+            f"the server needs the package {error.name}: pip install starlette uvicorn websockets"
         ) from error
     import streamasr
 
@@ -59,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
     recognizer = streamasr.load(options.model) if options.model else streamasr.load()
     if not options.quiet:
         _log_to_stderr()
+    most = options.max_per_address or (None if is_local(options.host) else _PER_ADDRESS)
     server = Server(
         recognizer,
         host=options.host,
@@ -66,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         token=options.token if options.token is not None else os.environ.get("STREAMASR_TOKEN", ""),
         insecure=options.insecure,
         origins=options.origin,
-        limits=Limits(max_streams=options.max_streams, per_address=options.max_per_address),
+        limits=Limits(max_streams=options.max_streams, per_address=most),
     )
     asyncio.run(_serve(server))
     return DONE

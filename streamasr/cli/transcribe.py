@@ -121,7 +121,7 @@ def _remote(options: argparse.Namespace) -> Recognize:
         from ..live.client import transcribe
     except ImportError as error:
         raise MissingDependency(
-            f"--server needs the package {error.name}: pip install 'streamasr[serve]'"
+            f"--server needs the package {error.name}: pip install starlette uvicorn websockets"
         ) from error
     from ..audio import BLOCK_SECONDS, blocks
 

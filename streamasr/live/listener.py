@@ -16,7 +16,9 @@ from ..errors import ConfigError
 from .hub import Hub
 
 GOODBYE_SECONDS = 5.0  # for a client to close after `done`, and for what is still to be sent
-SPARE_CONNECTIONS = 64  # beyond two a stream: pages, health checks, clients that are told to wait
+# Beyond two a session: pages, health checks, clients that are told to wait.
+SPARE_CONNECTIONS = 64
+SPARE_CONNECTIONS_PER_ADDRESS = 16
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -61,7 +63,12 @@ def http_protocol(hub: Hub) -> type[asyncio.Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._patience = self.loop.call_later(hub.limits.hello_seconds, self._give_up)
-            if len(self.connections) > 2 * hub.max_streams + SPARE_CONNECTIONS:
+            host = self.client[0] if self.client else ""
+            same = sum((getattr(other, "client", None) or ("",))[0] == host for other in self.connections)
+            most = hub.limits.per_address
+            if len(self.connections) > 2 * hub.max_streams + SPARE_CONNECTIONS or (
+                most is not None and same > 2 * most + SPARE_CONNECTIONS_PER_ADDRESS
+            ):
                 transport.write(
                     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nContent-Length: 0\r\n"
                     b"Connection: close\r\n\r\n"

@@ -59,7 +59,7 @@ class Server:
         origins: Iterable[str] = (),
         limits: Limits | None = None,
     ) -> None:
-        if not _is_local(host) and not token and not insecure:
+        if not is_local(host) and not token and not insecure:
             raise ConfigError(
                 f"--host {host} can be reached from other machines: give a --token, or --insecure to let "
                 "everybody in"
@@ -302,5 +302,6 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach what listens on `host`."""
     return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)

@@ -28,6 +28,7 @@ ROUND_SECONDS = 0.5  # chosen: a block of a file delays live streams by some 20 
 EARN_RATE = 1.1  # sound cards' clocks differ by far less
 MOST_CREDIT_SECONDS = 2.0  # what a network may hold up and deliver at once
 _WARM_UP_SECONDS = 2.0
+_LAG_COUNTS_SECONDS = 2.0
 _SMOOTHING = 0.02  # of the measured speed, a round: the last hundred or so count
 
 Samples = NDArray[np.float32]
@@ -83,7 +84,7 @@ class Worker:
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
         self.rtf = 0.0  # seconds of decoding (this thread's own) per second of sound, smoothed
-        self.lag = 0.0  # of live streams, seconds, smoothed
+        self._lag, self._lag_at = 0.0, 0.0  # of live streams, seconds, smoothed, and when that was
         self.sound_seconds = 0.0
         self.busy_seconds = 0.0
 
@@ -139,6 +140,11 @@ class Worker:
         """Sound that has arrived for this line and is not decoded."""
         return line.waiting_samples / line.sample_rate
 
+    @property
+    def lag(self) -> float:
+        """How long the sound of live streams waits of late, in seconds; 0 if none came."""
+        return self._lag if time.monotonic() - self._lag_at < _LAG_COUNTS_SECONDS else 0.0
+
     def _run(self) -> None:
         while True:
             with self._ready:
@@ -190,7 +196,8 @@ class Worker:
                 lag = None if piece.arrived is None else now - piece.arrived
                 told.append(Told(line, line.decoded, [*given, *last.get(line, ())], line in last, lag))
                 if lag is not None:
-                    self.lag += _SMOOTHING * (lag - self.lag)
+                    self._lag += _SMOOTHING * (lag - self._lag)
+                    self._lag_at = now
         except Exception as error:  # a fault of ours must end these sessions, not the thread
             told = [Told(piece.line, piece.line.decoded, (), True, None, error) for piece in batch]
         with self._ready:
