@@ -85,6 +85,27 @@ def test_evidence_does_not_depend_on_chunks(seed: int, sizes: list[int]) -> None
     assert heard(log_probs, sizes) == heard(log_probs, [])
 
 
+def test_a_word_that_is_listened_for_is_likelier() -> None:
+    found = []
+    for phrases in ([], [("bb", 1e-6)], [("bb", 0.5)]):
+        recorder = calibrate.Recorder()
+        search = BeamSearch(
+            VOCABULARY,
+            BeamConfig(beam=8, lm_weight=0.5),
+            lexicon_of(VOCABULARY),
+            bigram(),
+            phrases=phrases,
+            confidence=recorder,
+        )
+        s = search.start()
+        search.advance(s, np.repeat(np.log(np.eye(4, dtype=np.float32)[[3, 0, 3]] * 0.96 + 0.01), 2, 0))
+        (word,) = search.commit(s).words
+        assert word.text == "bb"
+        found.append(recorder.noted[int(word.confidence)].language)
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
+    assert found[2] == pytest.approx(min(found[0] + 1.0, 0.0))
+
+
 def test_weights() -> None:
     evidence = Evidence(0.8, 5, 4.0, -3.0)
     x = 0.3 + 0.4 * math.log(4.0) + 0.1 * 5 - 0.5 * 2.0 + 0.2 * -3.0

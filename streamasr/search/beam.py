@@ -148,6 +148,12 @@ class BeamSearch:
             + [self._unknown, gain]
         )
         self._limits = np.array([config.beam, config.tokens, self.vocabulary.space, config.recombine])
+        # For confidences: a word that is listened for is likelier than the language model thinks.
+        self._expected = {
+            phrase: boost / config.lm_weight
+            for phrase, boost in self.hotwords.phrases
+            if config.lm_weight > 0 and " " not in phrase
+        }
 
     def with_phrases(self, phrases: Iterable[hotwords.Phrase]) -> BeamSearch:
         """The same search with other hotwords; lexicon and model are shared. Raises ConfigError."""
@@ -371,6 +377,7 @@ class BeamSearch:
             listed = 0 <= word < len(self._language_ids)
             number = int(self._language_ids[word if listed else -1])
             log_prob, language = self._kernels.lm_score(self._language.tables, language, number)
+            log_prob = min(log_prob + self._expected.get(text, 0.0), 0.0)
         # Geometric mean; log_softmax in float32 may end a rounding above 0.
         mean = math.fsum(each.peak + self._prior[each.token] for each in tokens) / len(tokens)
         evidence = Evidence(min(math.exp(mean), 1.0), len(tokens), before - tokens[-1].path, log_prob)
