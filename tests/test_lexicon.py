@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import CHARACTERS, quick, thorough
+from strategies import CHARACTERS, PLAIN, quick, random_model, thorough
 
+from streamasr import modelfile
 from streamasr.data import lexicon as data
 from streamasr.errors import ConfigError, ModelError
 from streamasr.search import lexicon
+from streamasr.vocabulary import Vocabulary
 
 spellings = st.lists(
     st.tuples(st.sampled_from(["a", "be", "see", "e"]), st.lists(st.integers(1, 4), min_size=1, max_size=5)),
@@ -146,3 +151,28 @@ def test_arrays_are_checked() -> None:
         broken[place] = value
         with pytest.raises(ModelError, match="here: "):
             lexicon.Lexicon(found.words, 5, found.arrays._replace(**{name: broken}), "here")
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "streamasr.data.lexicon", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def test_command_for_a_model_of_phones(tmp_path: Path, tiny_directory: Path) -> None:
+    """The words of a list; what the model's kind needs is asked for."""
+    description, tensors = random_model(PLAIN)
+    description = replace(description, phones=Vocabulary(PHONES, kind="phones"))
+    missing = description.shapes().items() - {(name, tensor.shape) for name, tensor in tensors.items()}
+    tensors |= {name: np.zeros(shape, np.float32) for name, shape in missing}
+    modelfile.write(tmp_path / "phones", description, tensors)
+    (tmp_path / "dictionary.txt").write_text(SPOKEN)
+    (tmp_path / "words.txt").write_text("to\nread\nxylem\n")
+    out, words = tmp_path / "lexicon.safetensors", tmp_path / "words.txt"
+    done = command(words, tmp_path / "phones", out, "--pronunciations", tmp_path / "dictionary.txt")
+    assert (
+        done.returncode == 0 and "2 words, 4 spellings" in done.stdout and "1 words left out" in done.stdout
+    )
+    assert words_at(lexicon.read(out), [7, 6, 3]) == ["read"]
+    assert "a model of phones needs --pronunciations" in command(words, tmp_path / "phones", out).stderr
+    done = command(words, tiny_directory, out, "--pronunciations", tmp_path / "dictionary.txt")
+    assert done.returncode == 1 and "a model of characters spells words by itself" in done.stderr

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import lzma
 import math
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -209,3 +211,29 @@ def test_a_list_of_words_is_not_unpacked_for_ever() -> None:
         tensorfile.tensor_text(np.zeros(9, np.uint8), "here")
     words = ["a", "naïve", "it's"]
     assert tensorfile.tensor_text(tensorfile.text_tensor(words), "here") == words
+
+
+def test_command(tmp_path: Path) -> None:
+    """A model and a text, mixed, cut and pruned."""
+    write(tmp_path / "lm.arpa", random_arpa(3, 3))
+    write(tmp_path / "more.txt", "a b c\nA, b!\nxylem d\n" * 3)
+    write(tmp_path / "words.tsv", "a\tAH\nb\tB IY\nc\tS IY\n")
+    line = [sys.executable, "-m", "streamasr.data.ngram", tmp_path / "lm.arpa", tmp_path / "more.txt"]
+    line += [tmp_path / "lm.safetensors", "--weights", "3", "1", "--among", tmp_path / "words.tsv"]
+    for extra in ([], ["--words", "2", "--prune", "1e-3"]):
+        done = subprocess.run([*map(str, line), *extra], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        model = lm.read(tmp_path / "lm.safetensors")
+        assert set(model.words) <= {"<s>", "</s>", "<unk>", "a", "b", "c"}
+        assert len(model.words) == (5 if extra else 6)
+    done = subprocess.run([*map(str, line), "--words", "0"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (1, "language model: no words are kept")
+
+
+def test_text_alone_brings_its_words(tmp_path: Path) -> None:
+    words, orders = ngram.read_grams(write(tmp_path / "text.txt", "b a b\nb c\n"))
+    assert words == ["<s>", "</s>", "<unk>", "b", "a", "c"] and len(orders) == 3
+    with pytest.raises(ModelError, match="has other words than the first source"):
+        ngram.read_grams(write(tmp_path / "lm.arpa", ARPA), [*words, "d"])
+    with pytest.raises(ModelError, match="the first source lacks <unk>"):
+        ngram.read_grams(tmp_path / "text.txt", ["<s>", "</s>", "a"])

@@ -134,5 +134,7 @@ def test_probability_of_words_left_out_is_that_of_unknown_ones(tmp_path: Path) -
     expected = np.logaddexp.reduce(whole.unigrams[lost])
     assert model.unigrams[model.unknown] == pytest.approx(expected, abs=1e-3)
     assert list(np.diff(model.unigrams[3:]) <= 0) == [True, True]  # likeliest first
-    with pytest.raises(ConfigError, match="0 words are none"):
+    with pytest.raises(ConfigError, match="no words are kept"):
         pruning.cut(words, orders, 0)
+    among, _ = pruning.cut(words, orders, among={"b", "c", "xylem"})
+    assert sorted(among[3:]) == ["b", "c"]

@@ -86,9 +86,10 @@ def main() -> int:
             words = options.words.read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{options.words}: cannot be read: {error}") from None
-    vocabulary = modelfile.read(modelfile.find(options.model)).description.vocabulary
+    description = modelfile.read(modelfile.find(options.model)).description
+    vocabulary = description.phones or description.vocabulary
     if (vocabulary.kind == "phones") != bool(options.pronunciations):
-        what = "needs --pronunciations" if vocabulary.kind == "phones" else "spells words itself"
+        what = "needs --pronunciations" if vocabulary.kind == "phones" else "spells words by itself"
         raise ConfigError(f"{options.model}: a model of {vocabulary.kind} {what}")
     if options.pronunciations:
         spoken = pronunciations(options.pronunciations, vocabulary.tokens)

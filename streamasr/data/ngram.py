@@ -1,9 +1,14 @@
-"""n-gram files -> language model of the search: ARPA text (plain, .gz, .xz), packed trigram (.npz.xz).
+"""n-gram files and text -> language model of the search.
 
-    python -m streamasr.data.ngram books-large.npz.xz lm.safetensors [--words N] [--most-bytes N]
+    python -m streamasr.data.ngram books-large.npz.xz lm.safetensors
+    python -m streamasr.data.ngram books-large.npz.xz everyday.txt.xz lm.safetensors --weights 0.8 0.2 \\
+        --among cmudict.txt --words 150000 --most-bytes 14000000
 
-With --words only the N likeliest words are kept, with --most-bytes or --prune only the n-grams that say most
-(pruning.py); all of it otherwise.
+Sources: ARPA text (.arpa), packed trigram (.npz), sentences (.txt: estimated, estimation.py); also .gz, .xz.
+Of several the weighted mean is made, over the words of the first. With --among only words that stand first
+in a line of these files are kept, with --words the N likeliest, with --most-bytes or --prune the n-grams
+that say most (pruning.py); all of it otherwise.
+
 Strict: what is wrong with an ARPA file is told with its line. KenLM's binary form is not read: its
 package can score sentences but cannot list n-grams, so the ARPA file it was made from is needed.
 """
@@ -15,7 +20,9 @@ import gzip
 import io
 import lzma
 import math
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -24,10 +31,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError, StreamASRError
+from ..errors import ConfigError, ModelError, StreamASRError
 from ..search import lm
-from . import pruning
+from . import estimation, pruning
+from .text import normalise
 
+_PLAIN = re.compile("[a-z' ]*\n?")  # normal already
 _LOG10 = math.log(10.0)
 _PACKED = (
     "words",
@@ -58,17 +67,43 @@ def build(path: Path, words: list[str], orders: list[lm.Order], bits: int = 8) -
         raise ModelError(f"{path}: {error}") from None
 
 
-def read_grams(path: Path) -> Grams:
-    """File of either kind, told by its name -> words, n-grams by order. Raises ModelError."""
-    if path.name.endswith((".npz", ".npz.xz")):
-        return read_packed(path)
-    return read_arpa(path)
+def read_grams(path: Path, words: list[str] | None = None) -> Grams:
+    """File of any kind, told by its name -> words, n-grams by order.
+
+    `words`: those of the result; None: those of the file. Raises ModelError; ConfigError for empty text.
+    """
+    if path.name.endswith((".txt", ".txt.gz", ".txt.xz")):
+        return read_text(path, words)
+    found, orders = read_packed(path) if path.name.endswith((".npz", ".npz.xz")) else read_arpa(path)
+    if words is None or words == found:
+        return found, orders
+    if sorted(words) != sorted(found):
+        raise ModelError(f"{path}: has other words than the first source; only text may have")
+    ids = {word: number for number, word in enumerate(words)}
+    number = np.array([ids[word] for word in found], np.int32)
+    return words, [(number[grams], p, back) for grams, p, back in orders]
+
+
+def read_text(path: Path, words: list[str] | None = None) -> Grams:
+    """Sentences, one a line -> words (None: all that occur), n-grams by order. Raises as read_grams."""
+    try:
+        with open_text(path) as file:
+            lines = [line if _PLAIN.fullmatch(line) else normalise(line) for line in file]
+    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from None
+    counts = Counter(word for line in lines for word in line.split())
+    markers = [lm.BEGIN, lm.END, lm.UNKNOWN]
+    if words is None:
+        words = markers + [word for word, _ in counts.most_common()]
+    elif missing := [marker for marker in markers if marker not in words]:
+        raise ModelError(f"{path}: cannot be mixed in: the first source lacks {', '.join(missing)}")
+    return words, estimation.estimate(lines, words)
 
 
 def read_arpa(path: Path) -> Grams:
     """ARPA file -> words, n-grams by order. Raises ModelError naming the line."""
     try:
-        with _open(path) as file:
+        with open_text(path) as file:
             return _Arpa(path, file).read()
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from None
@@ -111,7 +146,7 @@ def _ids(planes: list[NDArray[Any]], counts: NDArray[Any]) -> tuple[NDArray[np.i
     return group, total - np.repeat(np.r_[0, total[start[1:] - 1]], sizes)
 
 
-def _open(path: Path) -> IO[str]:
+def open_text(path: Path) -> IO[str]:
     with open(path, "rb") as file:
         head = file.read(20)
     if head.startswith(b"mmap lm http://kheafield.com/code"[: len(head)]) and head:
@@ -215,26 +250,46 @@ class _Arpa:
         return ModelError(f"{self.path}: line {self.number}: {message}")
 
 
+def _first_words(paths: list[Path] | None) -> set[str] | None:
+    """Files -> the words that lines begin with, up to a tab."""
+    if paths is None:
+        return None
+    try:
+        return {line.split("\t")[0] for path in paths for line in path.read_text("utf-8").splitlines()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--among: cannot be read: {error}") from None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m streamasr.data.ngram", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("source", type=Path, metavar="FILE", help="ARPA (.arpa, .gz, .xz) or packed .npz.xz")
+    parser.add_argument("source", type=Path, nargs="+", metavar="FILE", help="ARPA, packed, or text")
     parser.add_argument("target", type=Path, metavar="OUT", help="lm.safetensors")
+    parser.add_argument(
+        "--weights", type=float, nargs="+", metavar="W", help="of the sources; default: equal"
+    )
     parser.add_argument("--bits", type=int, choices=(8, 16), default=8, help="of a code; default: 8")
+    parser.add_argument(
+        "--among", type=Path, nargs="+", metavar="WORDS", help="keep words of these files only"
+    )
     parser.add_argument("--words", type=int, metavar="N", help="keep the N likeliest")
     smaller = parser.add_mutually_exclusive_group()
     smaller.add_argument("--most-bytes", type=int, metavar="N", help="of OUT: leave out what says least")
     smaller.add_argument("--prune", type=float, metavar="NATS", help="leave out what costs less a word")
     options = parser.parse_args()
-    words, orders = read_grams(options.source)
+    words, first = read_grams(options.source[0])
+    models = [first, *(read_grams(path, words)[1] for path in options.source[1:])]
     try:
-        if options.words is not None:
-            words, orders = pruning.cut(words, orders, options.words)
+        orders = first
+        if options.weights or len(models) > 1:
+            orders = estimation.mix(words, models, options.weights or [1.0] * len(models))
+        if options.words is not None or options.among:
+            words, orders = pruning.cut(words, orders, options.words, _first_words(options.among))
         if options.most_bytes is not None or options.prune is not None:
             orders = pruning.prune(words, orders, options.most_bytes, options.prune or 0.0)
     except ModelError as error:
-        raise ModelError(f"{options.source}: {error}") from None
-    model = build(options.source, words, orders, options.bits)
+        raise ModelError(f"{options.source[0]}: {error}") from None
+    model = build(options.source[0], words, orders, options.bits)
     model.write(options.target)
     grams = f"{len(model):,} n-grams of up to {model.order} words"
     size = options.target.stat().st_size

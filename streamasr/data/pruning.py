@@ -42,19 +42,22 @@ def normalised(words: Words, orders: Sequence[lm.Order]) -> list[lm.Order]:
     return _orders(model)
 
 
-def cut(words: Words, orders: Sequence[lm.Order], most: int) -> tuple[list[str], list[lm.Order]]:
-    """The `most` likeliest words and the markers, likeliest first; the others' probability is <unk>'s.
+def cut(
+    words: Words, orders: Sequence[lm.Order], most: int | None = None, among: set[str] | None = None
+) -> tuple[list[str], list[lm.Order]]:
+    """The `most` likeliest words (of those `among`) and the markers; the others' probability is <unk>'s.
 
-    n-grams with other words are left out. Raises ConfigError when that leaves none.
+    Likeliest first; n-grams with other words are left out. Raises ConfigError when that leaves none.
     """
-    if most < 1:
-        raise ConfigError(f"language model: {most} words are none")
-    ids, log_probs, _ = orders[0]
-    log_prob = np.full(len(words), -np.inf)
-    log_prob[ids[:, 0]] = log_probs
+    ids, one, _ = orders[0]
+    likely = np.full(len(words), -np.inf)
+    likely[ids[:, 0]] = one
     markers = [i for i, word in enumerate(words) if word in (lm.BEGIN, lm.END, lm.UNKNOWN)]
-    others = np.setdiff1d(np.argsort(-log_prob, kind="stable"), markers, assume_unique=True)
-    chosen = np.concatenate([markers, others[:most]]).astype(np.int64)
+    order = [int(i) for i in np.argsort(-likely, kind="stable") if i not in markers]
+    kept_words = [i for i in order if among is None or words[i] in among][:most]
+    if not kept_words or most is not None and most < 1:
+        raise ConfigError("language model: no words are kept")
+    chosen = np.array(markers + kept_words)
     number = np.full(len(words), -1, np.int32)
     number[chosen] = np.arange(len(chosen))
     kept: list[lm.Order] = []
@@ -62,8 +65,8 @@ def cut(words: Words, orders: Sequence[lm.Order], most: int) -> tuple[list[str],
         inside = (number[grams] >= 0).all(1)
         kept.append((number[grams[inside]], p[inside], back[inside]))
     shorter = [words[i] for i in chosen]
-    if lm.UNKNOWN in shorter and len(others) > most:
-        lost = np.logaddexp.reduce(log_prob[others[most:]])
+    if lm.UNKNOWN in shorter and len(shorter) < len(words):
+        lost = np.logaddexp.reduce(likely[number < 0])
         (row,) = np.flatnonzero(kept[0][0][:, 0] == shorter.index(lm.UNKNOWN))
         kept[0][1][row] = np.logaddexp(kept[0][1][row], lost)
     return shorter, normalised(shorter, kept)
@@ -101,18 +104,18 @@ def _orders(model: lm.Arranged) -> list[lm.Order]:
     return list(zip(model.grams, model.log_probs, model.backoffs, strict=True))
 
 
-def _lower(model: lm.Arranged, k: int) -> Float:
-    """log p(last word | beginning without its first word) of every n-gram of order k, by backing off."""
-    ids = model.grams[k - 1]
+def log_prob(model: lm.Arranged, ids: NDArray[np.int32], start: int = 0) -> Float:
+    """n-grams [n, k], in the model or not -> log p(last word | those before it, from `start` on) [n]."""
+    k = ids.shape[1]
     total, done = np.zeros(len(ids)), np.zeros(len(ids), bool)
-    for start in range(1, k):
-        entry = np.where(done, -1, model.find(ids[:, start:]))
+    for first in range(max(start, k - len(model.grams)), k):
+        entry = np.where(done, -1, model.find(ids[:, first:]))
         found = entry >= 0
-        total[found] += model.log_probs[k - start - 1][entry[found]]
+        total[found] += model.log_probs[k - first - 1][entry[found]]
         done |= found
-        if start < k - 1:
-            entry = np.where(done, -1, model.find(ids[:, start:-1]))
-            total[entry >= 0] += model.backoffs[k - start - 2][entry[entry >= 0]]
+        if first < k - 1:
+            entry = np.where(done, -1, model.find(ids[:, first:-1]))
+            total[entry >= 0] += model.backoffs[k - first - 2][entry[entry >= 0]]
     return total
 
 
@@ -123,21 +126,23 @@ def _sums(model: lm.Arranged, k: int, values: Float) -> Float:
 
 def _normalise(model: lm.Arranged, words: Words) -> None:
     """Makes every p(. | h) sum to 1, from the shortest h on; probabilities as given, weights made anew."""
-    ids, log_prob = model.grams[0][:, 0], model.log_probs[0]
+    ids, one = model.grams[0][:, 0], model.log_probs[0]
     begin = words.index(lm.BEGIN) if lm.BEGIN in words else -1
-    log_prob[:] = np.where(ids == begin, -np.inf, log_prob)
-    log_prob -= np.logaddexp.reduce(log_prob)
-    log_prob[:] = np.where(ids == begin, -99.0 * np.log(10.0), log_prob)
+    one[:] = np.where(ids == begin, -np.inf, one)
+    one -= np.logaddexp.reduce(one)
+    one[ids == begin] = -99.0 * np.log(10.0)
     model.backoffs[-1][:] = 0.0
     for k in range(2, len(model.grams) + 1):
-        lower = np.exp(_lower(model, k))
+        lower = np.exp(log_prob(model, model.grams[k - 1], 1))
         explicit = _sums(model, k, np.exp(model.log_probs[k - 1]))
-        over = explicit > 1.0 - _LEAST_LEFT
-        scale = np.where(over, (1.0 - _LEAST_LEFT) / np.maximum(explicit, 1e-300), 1.0)
+        theirs = 1.0 - _sums(model, k, lower)
+        every = theirs < 1e-6  # all words are there: nothing is left over, nor for anyone
+        most = np.where(every, 1.0, 1.0 - _LEAST_LEFT)
+        scale = np.where(every | (explicit > most), most / np.maximum(explicit, 1e-300), 1.0)
         model.log_probs[k - 1][:] += np.log(scale[model.parents[k - 1]])
-        left, theirs = 1.0 - explicit * scale, np.maximum(1.0 - _sums(model, k, lower), 1e-9)
+        weight = np.where(every, 1.0, (1.0 - explicit * scale) / np.maximum(theirs, 1e-6))
         has = np.bincount(model.parents[k - 1], minlength=len(explicit)) > 0
-        model.backoffs[k - 2][:] = np.where(has, np.log(left / theirs), 0.0)
+        model.backoffs[k - 2][:] = np.where(has, np.log(weight), 0.0)
 
 
 def _frequencies(model: lm.Arranged, words: Words) -> Float:
@@ -164,7 +169,7 @@ def _costs(model: lm.Arranged, words: Words) -> list[Float]:
     often = np.log(np.maximum(_frequencies(model, words), 1e-300))
     for k in range(2, len(model.grams) + 1):
         parent, p = model.parents[k - 1], model.log_probs[k - 1]
-        lower = _lower(model, k)
+        lower = log_prob(model, model.grams[k - 1], 1)
         explicit, theirs = _sums(model, k, np.exp(p)), _sums(model, k, np.exp(lower))
         left = 1.0 - explicit[parent]
         weight = model.backoffs[k - 2][parent]
