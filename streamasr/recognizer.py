@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .search.beam import BeamSearch
 from .search.confidence import RAW
 from .search.greedy import GreedySearch
 from .search.hotwords import Phrase
+from .search.phrases import PhraseSearch
 from .segmenter import DEFAULT_RULES, EndpointRule
 from .stream import AT_ENDPOINT, Settings, Stream, accept_batch
 
@@ -106,6 +108,7 @@ class Recognizer:
         hotwords: Iterable[Phrase] | None = None,
         language_model: bool = True,
         at_endpoint: str = AT_ENDPOINT[0],
+        phrases: Iterable[str] | None = None,
     ) -> Stream:
         """Opens a stream of mono sound at `sample_rate` Hz.
 
@@ -114,26 +117,38 @@ class Recognizer:
         `hotwords`: phrases, or (phrase, boost), to listen for; they need search "beam".
         `language_model`: False leaves the model's out. `at_endpoint`: what becomes of the acoustic memory
         there: "carry" goes on, "reset" begins anew, "overlap" begins anew with the last two seconds heard
-        once more (docs/design.md, Endpoints). Raises AudioError for the rate, ModelError for a
+        once more (docs/design.md, Endpoints). `phrases`: every segment is one of these, or several in a row,
+        or none of them and not told; with search "beam", without hotwords. Raises AudioError for the rate, ModelError for a
         damaged lexicon or language model, MissingDependency where numba is not, ConfigError for the rest.
         """
-        name = search or self.default_search
+        name = search or ("beam" if phrases is not None else self.default_search)
         if name not in ("greedy", "beam"):
             raise ConfigError(f'search {search!r} is unknown; there are "greedy" and "beam"')
         rules = _rules(endpointing)
         if at_endpoint not in AT_ENDPOINT:
             raise ConfigError(f"at_endpoint {at_endpoint!r} is unknown; there are {', '.join(AT_ENDPOINT)}")
         if name == "greedy":
+            if phrases is not None:
+                raise ConfigError(
+                    'search "greedy" cannot keep to phrases; leave them out, or take search="beam"'
+                )
             if hotwords:
                 raise ConfigError(
                     'search "greedy" cannot use hotwords; leave them out, or take search="beam"'
                 )
             settings = Settings(sample_rate, name, rules, at_endpoint=at_endpoint)
             return Stream(self.model, self._features, self._encoder, self._greedy, settings)
-        beam = self._beam(language_model)
-        if hotwords:
-            beam = beam.with_phrases(hotwords)
-        settings = Settings(sample_rate, name, rules, language_model, beam.hotwords.phrases, at_endpoint)
+        settings = Settings(sample_rate, name, rules, language_model, at_endpoint=at_endpoint)
+        if phrases is not None:
+            if hotwords:
+                raise ConfigError("hotwords: a stream that keeps to phrases has none; leave one of them out")
+            beam: BeamSearch = PhraseSearch(self._beam(False), phrases)
+            settings = replace(settings, phrases=tuple(text for text, _ in beam.hotwords.phrases))
+        else:
+            beam = self._beam(language_model)
+            if hotwords:
+                beam = beam.with_phrases(hotwords)
+            settings = replace(settings, hotwords=beam.hotwords.phrases)
         encoder = self._encoder
         if self._phone_encoder and beam.vocabulary is self.model.description.phones:
             encoder = self._phone_encoder
@@ -175,6 +190,7 @@ class Recognizer:
         hotwords: Iterable[Phrase] | None = None,
         language_model: bool = True,
         at_endpoint: str = AT_ENDPOINT[0],
+        phrases: Iterable[str] | None = None,
     ) -> Transcript:
         """Path of a recording, or samples [N] with their `sample_rate` -> Transcript.
 
@@ -201,6 +217,7 @@ class Recognizer:
                     hotwords=hotwords,
                     language_model=language_model,
                     at_endpoint=at_endpoint,
+                    phrases=phrases,
                 )
             events += stream.accept(samples)
         assert stream is not None, "audio.blocks yields at least one piece"
@@ -225,6 +242,7 @@ class Recognizer:
                 hotwords=[(phrase, boost) for phrase, boost in settings["hotwords"]],
                 language_model=settings["language_model"],
                 at_endpoint=settings["at_endpoint"],
+                phrases=settings["phrases"] or None,
             )
         except (AudioError, ConfigError, KeyError, TypeError) as error:
             raise SnapshotError(f"the snapshot's settings cannot be used: {error!r}") from None

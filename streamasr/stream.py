@@ -52,6 +52,7 @@ class Settings:
     language_model: bool = True
     hotwords: tuple[tuple[str, float], ...] = ()
     at_endpoint: str = AT_ENDPOINT[0]
+    phrases: tuple[str, ...] = ()  # if any, these only
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -61,6 +62,7 @@ class Settings:
             "language_model": self.language_model,
             "hotwords": [list(pair) for pair in self.hotwords],
             "at_endpoint": self.at_endpoint,
+            "phrases": list(self.phrases),
         }
 
 

@@ -105,10 +105,10 @@ class BeamSearch:
         if prior is not None and prior.shape != (len(vocabulary),):
             raise ConfigError(f"search: the prior is of {len(prior)} tokens, the model has {len(vocabulary)}")
         self.vocabulary, self.config, self.lexicon, self.model = vocabulary, config, lexicon, model
-        self._confidence = confidence
+        self.confidence = confidence
         self._kernels: Any = kernels
         self._step: Any = stepping.advance
-        self._prior = (
+        self.log_prior = (
             np.zeros(len(vocabulary)) if prior is None else config.prior_scale * prior.astype(np.float64)
         )
         used = lexicon or _empty_lexicon(len(vocabulary))
@@ -124,7 +124,7 @@ class BeamSearch:
             array.flags.writeable = False
         self._unknown = float(known[-1])
         self._start, self._end, self._language = language.start, language.end, language
-        self._speller = Speller(vocabulary, lexicon, pronouncer)
+        self.speller = Speller(vocabulary, lexicon, pronouncer)
         # What the beginning of a word is, where there is nothing else to tell: phones are no text.
         self._spelt = c.OPEN if vocabulary.kind == "characters" else c.NONE
         self._shared = (tuple(used.arrays), look_ahead, ids, language.tables)
@@ -134,7 +134,7 @@ class BeamSearch:
 
     def set_phrases(self, phrases: Iterable[hotwords.Phrase]) -> None:
         """Part of the constructor, and of `with_phrases`."""
-        self.hotwords = hotwords.compile_phrases(phrases, self._speller)
+        self.hotwords = self._compile(phrases)
         lexicon, look_ahead, ids, language = self._shared
         for array in self.hotwords.arrays:
             array.flags.writeable = False
@@ -180,7 +180,7 @@ class BeamSearch:
                 self._settle(state)
             block = log_probs[done : done + _SETTLE_STEPS - state.step % _SETTLE_STEPS]
             state.count, state.used, state.leader = self._step(
-                np.ascontiguousarray(block), self._prior, state.step, state.ints, state.floats, state.count,
+                np.ascontiguousarray(block), self.log_prior, state.step, state.ints, state.floats, state.count,
                 state.arena, state.keys, state.values, state.used, self._static, self._weights, self._limits,
             )  # fmt: skip
             state.step += len(block)
@@ -303,6 +303,9 @@ class BeamSearch:
 
     # What follows is the inside of the above.
 
+    def _compile(self, phrases: Iterable[hotwords.Phrase]) -> hotwords.Hotwords:
+        return hotwords.compile_phrases(phrases, self.speller)
+
     def _restart(self, state: BeamState, label: int, blank: float, token: float) -> None:
         """One hypothesis, the empty prefix; a token in progress may go on without being told again."""
         state.count, state.leader, state.used = 1, 0, 0
@@ -379,9 +382,9 @@ class BeamSearch:
             log_prob, language = self._kernels.lm_score(self._language.tables, language, number)
             log_prob = min(log_prob + self._expected.get(text, 0.0), 0.0)
         # Geometric mean; log_softmax in float32 may end a rounding above 0.
-        mean = math.fsum(each.peak + self._prior[each.token] for each in tokens) / len(tokens)
+        mean = math.fsum(each.peak + self.log_prior[each.token] for each in tokens) / len(tokens)
         evidence = Evidence(min(math.exp(mean), 1.0), len(tokens), before - tokens[-1].path, log_prob)
-        confidence = self._confidence.of(evidence)
+        confidence = self.confidence.of(evidence)
         return TimedWord(text, tokens[0].first, tokens[-1].last, confidence), language
 
     def _name(self, state: BeamState, word: int) -> str:

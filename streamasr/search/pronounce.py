@@ -113,6 +113,12 @@ class Speller:
                 f"search: {FILE} says {strange}, which the model does not; make it for this model"
             )
 
+    def word(self, word: str) -> list[list[int]]:
+        """Word -> its spellings. Raises ConfigError naming it."""
+        if self._vocabulary.kind != "characters" and self._lexicon and word in self._lexicon.ids:
+            return self._lexicon.spellings(word)
+        return self._spellings(word)
+
     def side(self, words: Iterable[str]) -> Lexicon:
         """Those words that the lexicon lacks, spelt; without a lexicon none: any word can be written.
 
