@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import cuts, quick
+from strategies import cuts, finals, quick, run, sound
 from test_beam import VOCABULARY, random_log_probs
 from test_hotwords import CONFIG, phone_search, phones_said, spoken
 
+import streamasr
 from streamasr import snapshot, state
+from streamasr.cli.main import main
 from streamasr.errors import ConfigError
+from streamasr.events import Partial
 from streamasr.search import kernels
 from streamasr.search.beam import BeamSearch
 from streamasr.search.phrases import PhraseSearch
@@ -139,3 +145,104 @@ def test_what_cannot_be_a_phrase(phrases: Any, message: str) -> None:
 def test_no_hotwords_beside_phrases() -> None:
     with pytest.raises(ConfigError, match="hotwords: this stream hears its phrases only"):
         PhraseSearch(PLAIN, ["ab"]).with_phrases(["ba"])
+
+
+SOUND = sound(3, 2.5)
+
+
+@pytest.fixture(params=["tiny", "beam"])
+def model(request: pytest.FixtureRequest) -> streamasr.Recognizer:
+    recognizer: streamasr.Recognizer = request.getfixturevalue(request.param)
+    return recognizer
+
+
+def test_what_greedy_search_hears_fits_as_a_phrase(model: streamasr.Recognizer) -> None:
+    text = model.transcribe(SOUND, 16_000, search="greedy", endpointing=False).text
+    assert len(text.split()) > 2
+    found = model.transcribe(SOUND, 16_000, endpointing=False, phrases=["so it is", text, "no"])
+    assert found.text == text
+
+
+def test_what_nobody_said_does_not(tiny: streamasr.Recognizer) -> None:
+    assert tiny.transcribe(SOUND, 16_000, endpointing=False, phrases=["so it is", "no"]).segments == ()
+
+
+def test_a_stream_of_phrases_in_any_chunks_and_resumed(model: streamasr.Recognizer) -> None:
+    text = model.transcribe(SOUND, 16_000, search="greedy", endpointing=False).text
+    whole = model.stream(phrases=[text, "so"], endpointing=False)
+    expected = finals(run(whole, SOUND))
+    assert [final.text for final in expected] == [text]
+    stream = model.stream(phrases=[text, "so"], endpointing=False)
+    for at in range(0, len(SOUND), 1777):
+        stream = model.resume(stream.snapshot())
+        partials = [event for event in stream.accept(SOUND[at : at + 1777]) if isinstance(event, Partial)]
+        assert not any(partial.stable for partial in partials)
+    assert stream.preview().text == text
+    assert finals(stream.finish()) == expected
+    stream.reset()
+    assert finals(run(stream, SOUND)) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"phrases": []}, "phrases: the list is empty"),
+        ({"phrases": ["so"], "search": "greedy"}, 'search "greedy" cannot keep to phrases'),
+        ({"phrases": ["so"], "hotwords": ["so"]}, "hotwords: a stream that keeps to phrases has none"),
+        ({"phrases": ["café"]}, "phrases: 'café' holds 'é'"),
+    ],
+)
+def test_streams_that_cannot_be(tiny: streamasr.Recognizer, options: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny.stream(**options)
+
+
+def test_hotwords_cannot_be_set_on_a_stream_of_phrases(tiny: streamasr.Recognizer) -> None:
+    stream = tiny.stream(phrases=["so"])
+    with pytest.raises(ConfigError, match="hears its phrases only"):
+        stream.set_hotwords(["so"])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    soundfile.write(tmp_path / "a.wav", SOUND, 16_000, subtype="FLOAT")
+    (tmp_path / "a.jsonl").write_text('{"id": "a", "audio": "a.wav", "duration": 2.5, "text": "so"}\n')
+    return tmp_path
+
+
+def test_command_line(files: Path, tiny_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recognizer = streamasr.load(tiny_directory)
+    text = recognizer.transcribe(SOUND, 16_000, search="greedy").text
+    (files / "list").write_text(f"so it is\n\n{text}\n")
+    options = ["--model", str(tiny_directory), "--phrases", str(files / "list")]
+    assert main(["transcribe", str(files / "a.wav"), *options]) == 0
+    assert " ".join(capsys.readouterr().out.split()) == text
+    assert main(["evaluate", str(files / "a.jsonl"), *options, "--json", str(files / "out")]) == 0
+    assert json.loads((files / "out").read_text())["search"] == "beam"
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("so\t3\n", [], "line 1: 'so\\t3' holds a tab; phrases have no boost"),
+        ("\n", [], "list: holds no phrase"),
+        (None, [], "list: cannot be read"),
+        ("so\n", ["--hotwords", "list"], "not allowed with"),
+        ("so\n", ["--search", "greedy"], "--phrases needs --search beam"),
+        ("so\n", ["--no-lm"], "--no-lm: --phrases listens without"),
+        ("50%\n", [], "phrases: '50%' holds '%', '0', '5'"),
+    ],
+)
+def test_wrong_use(
+    files: Path,
+    tiny_directory: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: str | None,
+    options: list[str],
+    message: str,
+) -> None:
+    if content is not None:
+        (files / "list").write_text(content)
+    arguments = ["--model", str(tiny_directory), "--phrases", str(files / "list"), *options]
+    assert main(["evaluate", str(files / "a.jsonl"), *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
+from . import phrases
 from .main import DONE, INTERRUPTED, SOME_FAILED, say
 from .output import make_folder, write
 
@@ -27,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--search", choices=("greedy", "beam"), help="default: beam if the model has a lexicon"
     )
     parser.add_argument("--no-lm", action="store_true", help="beam search without the language model")
-    parser.add_argument(
-        "--hotwords", type=Path, metavar="FILE", help="one phrase a line, optionally a tab and its boost"
-    )
+    phrases.add_arguments(parser)
     parser.add_argument("--nbest", type=_positive, metavar="N", help="also the error of the best of N texts")
     parser.add_argument("--model", metavar="NAME|PATH", help="default: the English model that is installed")
     parser.add_argument("--limit", type=_positive, metavar="N", help="a random sample of N of each manifest")
@@ -52,7 +51,9 @@ def run(options: argparse.Namespace) -> int:
         make_folder(options.json.absolute().parent, "--json")
     if options.report is not None:
         make_folder(options.report, "--report")
-    hotwords = read_hotwords(options.hotwords) if options.hotwords else ()
+    told = phrases.arguments(options)
+    if options.phrases and options.no_lm:
+        raise ConfigError("--no-lm: --phrases listens without the language model anyway; leave it out")
     if options.search == "greedy":
         _no_beam_options(options)
     corpora = [_read(path, options.limit, options.seed) for path in options.manifests]
@@ -62,12 +63,14 @@ def run(options: argparse.Namespace) -> int:
     from ..evaluate import report, runner
 
     recognizer = streamasr.load(options.model) if options.model else streamasr.load()
-    search = options.search or recognizer.default_search
+    search = options.search or told.get("search") or recognizer.default_search
     if search == "greedy":
         _no_beam_options(options)
-    listening = runner.Listening(search, not options.no_lm, hotwords, options.nbest or 0)
+    listening = runner.Listening(
+        search, not options.no_lm, told.get("hotwords", ()), options.nbest or 0, told.get("phrases", ())
+    )
     # Whatever is wrong with these is told now, not once a recording.
-    recognizer.stream(search=search, hotwords=hotwords, language_model=listening.language_model)
+    recognizer.stream(**listening.arguments())
     interrupted = False
     try:
         for corpus in corpora:
@@ -99,31 +102,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _no_beam_options(options: argparse.Namespace) -> None:
-    for option in ("no_lm", "hotwords", "nbest"):
+    for option in ("no_lm", "hotwords", "phrases", "nbest"):
         if getattr(options, option):
             raise ConfigError(f"--{option.replace('_', '-')} needs --search beam")
-
-
-def read_hotwords(path: Path) -> tuple[tuple[str, float], ...]:
-    """File with one phrase a line, optionally a tab and its boost -> phrases. Raises ConfigError."""
-    from ..search.hotwords import DEFAULT_BOOST
-
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--hotwords: {path}: cannot be read: {error}") from None
-    found = []
-    for number, line in enumerate(lines, 1):
-        phrase, _, boost = line.partition("\t")
-        if not phrase.strip():
-            continue
-        try:
-            found.append((phrase, float(boost) if boost else DEFAULT_BOOST))
-        except ValueError:
-            raise ConfigError(f"--hotwords: {path}: line {number}: {boost!r} is no boost") from None
-    if not found:
-        raise ConfigError(f"--hotwords: {path}: holds no phrase")
-    return tuple(found)
 
 
 @dataclass(slots=True)

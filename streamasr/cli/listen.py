@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ..errors import AudioError, ConfigError
+from . import phrases
 from .main import DONE, SOME_FAILED
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save", type=Path, metavar="FILE", help="keep the transcript there: .txt, .srt, .vtt or .json"
     )
     parser.add_argument("--save-audio", type=Path, metavar="FILE.wav", help="keep the sound there")
-    parser.add_argument(
-        "--hotwords", type=Path, metavar="FILE", help="one phrase a line, optionally a tab and its boost"
-    )
+    phrases.add_arguments(parser)
     parser.add_argument("--model", metavar="NAME|PATH", help="default: the English model that is installed")
 
 
@@ -77,14 +76,11 @@ def _opener(options: argparse.Namespace) -> Callable[[int], Stream]:
     """Model and hotwords -> what opens a stream at a rate in Hz. Whatever is wrong with them is told now."""
     import streamasr
 
-    from .evaluate import read_hotwords
-
-    hotwords = read_hotwords(options.hotwords) if options.hotwords else None
+    told = phrases.arguments(options)
     recognizer = streamasr.load(options.model) if options.model else streamasr.load()
-    search = "beam" if hotwords else None
 
     def open_stream(sample_rate: int) -> Stream:
-        return recognizer.stream(sample_rate, search=search, hotwords=hotwords)
+        return recognizer.stream(sample_rate, **told)
 
     # Whatever is compiled or read when it is first used must not keep the first words waiting.
     stream = open_stream(16_000)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AudioError, ConfigError, MissingDependency, StreamASRError
+from . import phrases
 from .main import DONE, INTERRUPTED, SOME_FAILED, say
 from .output import make_folder, write
 
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="carry",
         help="what becomes of the acoustic memory at the end of a segment; default: carry",
     )
+    phrases.add_arguments(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--model", metavar="NAME|PATH", help="default: the English model that is installed")
     where.add_argument("--server", metavar="URL", help="let a server do it, such as ws://127.0.0.1:8765")
@@ -105,12 +107,15 @@ def _local(options: argparse.Namespace) -> Recognize:
     """This process transcribes."""
     import streamasr
 
+    told = {"at_endpoint": options.at_endpoint, **phrases.arguments(options)}
     recognizer = streamasr.load(options.model) if options.model else streamasr.load()
+    if "search" in told:
+        recognizer.stream(**told)  # whatever is wrong with these is told now, not once a recording
 
     def recognize(file: str) -> Transcript:
         if file == STDIN:
-            return recognizer.transcribe(*_stdin(), at_endpoint=options.at_endpoint)
-        return recognizer.transcribe(file, at_endpoint=options.at_endpoint)
+            return recognizer.transcribe(*_stdin(), **told)
+        return recognizer.transcribe(file, **told)
 
     return recognize
 
@@ -125,6 +130,9 @@ def _remote(options: argparse.Namespace) -> Recognize:
         ) from error
     from ..audio import BLOCK_SECONDS, blocks
 
+    for option in ("hotwords", "phrases"):
+        if getattr(options, option):
+            raise ConfigError(f"--{option} needs a model on this machine; leave --server out")
     token = options.token if options.token is not None else os.environ.get("STREAMASR_TOKEN", "")
 
     def recognize(file: str) -> Transcript:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,6 +43,16 @@ class Listening:
     language_model: bool = True
     hotwords: tuple[tuple[str, float], ...] = ()
     nbest: int = 0
+    phrases: tuple[str, ...] = ()  # if any, these only
+
+    def arguments(self) -> dict[str, Any]:
+        """What `Recognizer.stream` is told."""
+        return {
+            "search": self.search,
+            "language_model": self.language_model,
+            "hotwords": self.hotwords,
+            "phrases": self.phrases or None,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +120,7 @@ def transcribe(recognizer: Recognizer, utterance: Utterance, listening: Listenin
         for samples, rate in blocks(utterance.audio, CHUNK_SECONDS):
             begin = time.process_time()
             if stream is None:
-                stream = recognizer.stream(
-                    sample_rate=rate,
-                    search=listening.search,
-                    hotwords=listening.hotwords,
-                    language_model=listening.language_model,
-                )
+                stream = recognizer.stream(rate, **listening.arguments())
             events = stream.accept(samples)
             seconds += time.process_time() - begin
             finals += [event for event in events if isinstance(event, Final)]
@@ -146,9 +151,7 @@ def _work(pipe: Connection, model: str | None, listening: Listening) -> None:
         recognizer = streamasr.load() if model is None else streamasr.load(model)
         # What is opened or compiled at the first stream belongs to no recording; and what cannot be
         # listened for is an error of the run.
-        recognizer.stream(
-            search=listening.search, hotwords=listening.hotwords, language_model=listening.language_model
-        ).accept(np.zeros(16_000, np.float32))
+        recognizer.stream(**listening.arguments()).accept(np.zeros(16_000, np.float32))
     except StreamASRError as error:
         pipe.send(error)
         return

@@ -1,7 +1,8 @@
 """Phrase mode: a segment is one of some phrases, or several in a row, or none of them.
 
-The search is the beam's, in a lexicon of the phrases' words, led by an automaton as hotwords are (hotwords.py),
-which knows no way but the phrases. What it finds competes with the open loop: any token after any other,
+The search is the beam's, in a lexicon of the phrases' words, led by an automaton as hotwords are
+(hotwords.py), which knows no way but the phrases. What it finds competes with the open loop, any token after
+any other:
 
     sum over the steps of log p(likeliest token) - penalty * tokens of that path
 
@@ -24,11 +25,11 @@ from . import Hypothesis, hotwords, lexicon
 from . import columns as c
 from .beam import BeamSearch, BeamState
 
-# A token that no phrase explains weighs about 4. Chosen of 0.25 to 3 on half of commands-dev for the other half:
-# more takes the other's texts for phrases, less refuses phrases.
+# A token that no phrase explains weighs about 4. Chosen of 0.25 to 3 on commands-dev, half of its texts for
+# phrases: with more the other half is taken for them, with less they are refused.
 PENALTY = 1.5
-# The beam's thresholds are for choosing among 100,000 words. Phrases are few: the one that was said stays in even
-# where it was not said clearly. Wider than this finds no more on commands-dev.
+# The beam's thresholds are for choosing among 100,000 words. Phrases are few: the one that was said stays in
+# even where it was not said clearly. Wider than this finds no more on commands-dev.
 _TOKEN_THRESHOLD, _BEAM_THRESHOLD = 14.0, 28.0
 _FORBIDDEN = -1e9  # below any threshold of the beam
 _START = 2  # node of the automaton where a phrase begins; 0 and 1 are where no phrase leads
@@ -192,7 +193,7 @@ def _grammar(phrases: list[list[str]], words: lexicon.Lexicon) -> tuple[hotwords
     first: dict[tuple[int, ...], int] = {}  # labels from the beginning -> node, for `fail`
     waiting = [begin]
     for places in waiting:
-        inner = {(): numbers[places]}
+        inner: dict[tuple[int, ...], int] = {(): numbers[places]}
         restarts = 0 in places and places != begin
         for word in sorted({word for place in places - {0} or begin for word in tree[place]}):
             after = {tree[place][word] for place in places if word in tree[place]}
