@@ -119,7 +119,8 @@ class Recognizer:
         there: "carry" goes on, "reset" begins anew, "overlap" begins anew with the last two seconds heard
         once more (docs/design.md, Endpoints). `phrases`: every segment is one of these, or several in a row,
         or none of them and not told; with search "beam", without hotwords. Raises AudioError for the rate,
-        ModelError for a damaged lexicon or language model, MissingDependency where numba is not, ConfigError for the rest.
+        ModelError for a damaged lexicon or language model, MissingDependency where numba is not, ConfigError
+        for the rest.
         """
         name = search or ("beam" if phrases is not None else self.default_search)
         if name not in ("greedy", "beam"):

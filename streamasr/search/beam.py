@@ -181,7 +181,8 @@ class BeamSearch:
             block = log_probs[done : done + _SETTLE_STEPS - state.step % _SETTLE_STEPS]
             state.count, state.used, state.leader = self._step(
                 np.ascontiguousarray(block), self.log_prior, state.step, state.ints, state.floats,
-                state.count, state.arena, state.keys, state.values, state.used, self._static, self._weights, self._limits,
+                state.count, state.arena, state.keys, state.values, state.used,
+                self._static, self._weights, self._limits,
             )  # fmt: skip
             state.step += len(block)
             done += len(block)

@@ -79,7 +79,8 @@ class PhraseSearch(BeamSearch):
 
     def start(self) -> PhraseState:
         plain = super().start()
-        return PhraseState(*(getattr(plain, field.name) for field in fields(plain)), 0.0, 0, BLANK)
+        values: dict[str, Any] = {field.name: getattr(plain, field.name) for field in fields(plain)}
+        return PhraseState(**values, open_path=0.0, open_tokens=0, previous=BLANK)
 
     def advance(self, state: BeamState, log_probs: NDArray[np.float32]) -> bool:
         assert isinstance(state, PhraseState)
