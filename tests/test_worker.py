@@ -1,0 +1,109 @@
+"""Who has his sound decoded when; the rounds are taken by hand, without the thread."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from strategies import finals, run, sound
+
+import streamasr
+from streamasr.live import worker as workers
+from streamasr.live.worker import AHEAD_LINES, MOST_CREDIT_SECONDS, ROUND_SECONDS, Line, Told, Worker
+
+SECOND = np.zeros(16_000, np.float32)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Its first number is the time."""
+    now = [100.0]
+    monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def opened(worker: Worker, asr: streamasr.Recognizer, count: int) -> list[Line]:
+    return [worker.open(asr.stream(), 16_000) for _ in range(count)]
+
+
+def seconds(worker: Worker) -> dict[Line, tuple[float, bool]]:
+    """What the next round takes of each line, in seconds, and whether as a live one."""
+    return {p.line: (len(p.samples) / 16_000, p.arrived is not None) for p in worker._take()}
+
+
+def test_what_comes_in_real_time_is_taken_at_once(tiny: streamasr.Recognizer, clock: list[float]) -> None:
+    worker = Worker(tiny, lambda told: None)
+    lines = opened(worker, tiny, 3)
+    for _ in range(100):
+        for line in lines:
+            worker.feed(line, SECOND[:1600])
+        assert seconds(worker) == dict.fromkeys(lines, (0.1, True))
+        assert seconds(worker) == {}
+        clock[0] += 0.1
+
+
+def test_whoever_sends_faster_has_what_is_left(tiny: streamasr.Recognizer, clock: list[float]) -> None:
+    worker = Worker(tiny, lambda told: None)
+    file, live = opened(worker, tiny, 2)
+    for _ in range(20):
+        worker.feed(file, SECOND)
+    for _ in range(round(MOST_CREDIT_SECONDS / ROUND_SECONDS)):
+        assert seconds(worker) == {file: (ROUND_SECONDS, True)}
+    for _ in range(5):
+        worker.feed(live, SECOND[:800])
+        assert seconds(worker) == {live: (0.05, True), file: (ROUND_SECONDS, False)}
+    assert worker.waiting_seconds(file) == 20 - MOST_CREDIT_SECONDS - 5 * ROUND_SECONDS
+
+
+def test_many_files_share_one_block_in_turn(tiny: streamasr.Recognizer, clock: list[float]) -> None:
+    worker = Worker(tiny, lambda told: None)
+    files = opened(worker, tiny, 2 * AHEAD_LINES)
+    for line in files:
+        for _ in range(10):
+            worker.feed(line, SECOND)
+    for _ in range(round(MOST_CREDIT_SECONDS / ROUND_SECONDS)):
+        assert len(seconds(worker)) == len(files)
+    first, second, third = seconds(worker), seconds(worker), seconds(worker)
+    share = (ROUND_SECONDS / AHEAD_LINES, False)
+    assert first == third == dict.fromkeys(files[:AHEAD_LINES], share)
+    assert second == dict.fromkeys(files[AHEAD_LINES:], share)
+
+
+def test_credit_is_bounded(tiny: streamasr.Recognizer, clock: list[float]) -> None:
+    """An hour of silence on the line does not buy an hour of others' time."""
+    worker = Worker(tiny, lambda told: None)
+    (line,) = opened(worker, tiny, 1)
+    clock[0] += 3600.0
+    for _ in range(10):
+        worker.feed(line, SECOND)
+    live = [seconds(worker)[line][1] for _ in range(20)]
+    assert live == [True] * 4 + [False] * 16
+
+
+def test_a_line_that_is_dropped_is_not_decoded(tiny: streamasr.Recognizer, clock: list[float]) -> None:
+    worker = Worker(tiny, lambda told: None)
+    one, two = opened(worker, tiny, 2)
+    worker.feed(one, SECOND)
+    worker.feed(two, SECOND)
+    worker.drop(one)
+    assert set(seconds(worker)) == {two}
+
+
+def test_rounds_by_hand_say_what_a_stream_says(plain: streamasr.Recognizer) -> None:
+    told: list[Told] = []
+    worker = Worker(plain, told.extend)
+    sounds = [sound(seed, 2.0) for seed in range(6)]
+    lines = opened(worker, plain, len(sounds))
+    for line, samples in zip(lines, sounds, strict=True):
+        worker.feed(line, samples)
+        worker.end(line)
+    while batch := worker._take():
+        worker._decode(batch)
+    for line, samples in zip(lines, sounds, strict=True):
+        own = [result for result in told if result.line is line]
+        events = [event for result in own for event in result.events]
+        assert finals(events) == finals(run(plain.stream(), samples))
+        assert [result.finished for result in own] == [False] * (len(own) - 1) + [True]
+        assert own[-1].heard == 32_000
+    assert worker.sound_seconds == pytest.approx(12.0)
