@@ -31,6 +31,8 @@ COMMANDS = {
     "evaluate": "manifests -> word error rate and speed",
     "train": "configuration -> trained model",
     "export": "checkpoint or model -> model of float16 or int8 numbers",
+    "train-lm": "texts -> LSTM language model",
+    "generate": "LSTM language model -> text, to see what it has learnt",
     "info": "what a model is: latency, size, licence",
 }
 
@@ -79,14 +81,14 @@ def _run(given: list[str]) -> int:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         if name == asked:
-            module = importlib.import_module(f"{__package__}.{name}")
+            module = importlib.import_module(f"{__package__}.{name.replace('-', '_')}")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     try:
         options = parser.parse_args(given)
     except SystemExit as error:  # argparse has printed the help, or what is wrong
         return int(error.code or 0)
-    with contextlib.nullcontext() if asked == "train" else _one_blas_thread():
+    with contextlib.nullcontext() if asked in ("train", "train-lm") else _one_blas_thread():
         code: int = options.run(options)
     sys.stdout.flush()
     return code

@@ -106,6 +106,11 @@ class Config:
 
 def read(path: Path, overrides: list[str] | None = None) -> Config:
     """TOML file -> Config. Raises ConfigError naming the file and key."""
+    return from_dict(read_toml(path, overrides), str(path))
+
+
+def read_toml(path: Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """TOML file, with `--set` on top and the file's name for `name` -> its content. Raises ConfigError."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -115,12 +120,12 @@ def read(path: Path, overrides: list[str] | None = None) -> Config:
     for override in overrides or []:
         _override(raw, override)
     raw.setdefault("name", path.stem)
-    return from_dict(raw, str(path))
+    return raw
 
 
 def from_dict(raw: dict[str, Any], source: str) -> Config:
     """What `dataclasses.asdict` made of a Config, or a TOML file's content -> Config."""
-    config: Config = _build(Config, raw, source, "")
+    config: Config = build(Config, raw, source)
     _check(config, source)
     return config
 
@@ -154,7 +159,8 @@ def _override(raw: dict[str, Any], override: str) -> None:
     table[last] = value
 
 
-def _build(cls: type[Any], raw: dict[str, Any], source: str, prefix: str) -> Any:
+def build(cls: type[Any], raw: dict[str, Any], source: str, prefix: str = "") -> Any:
+    """Nested dictionaries -> dataclass `cls`, every key and type checked. Raises ConfigError naming the key."""
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in raw:
@@ -175,7 +181,7 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, dict):
             raise ConfigError(f"{source}: {key} must be a section, not {value!r}")
-        return _build(kind, value, source, key + ".")
+        return build(kind, value, source, key + ".")
     if isinstance(typing.get_origin(kind), type) and typing.get_origin(kind) is tuple:
         items = [value] if isinstance(value, str) else value
         if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
