@@ -16,12 +16,13 @@ from .encoder import Encoder
 from .errors import AudioError, ConfigError, SnapshotError
 from .events import Event, Final, Transcript
 from .features import LogMel
-from .search import lexicon, lm, pronounce
+from .search import lexicon, lm, lstm_lm, pronounce
 from .search.beam import BeamSearch
 from .search.confidence import RAW
 from .search.greedy import GreedySearch
 from .search.hotwords import Phrase
 from .search.phrases import PhraseSearch
+from .search.rescoring import Rescorer
 from .segmenter import DEFAULT_RULES, EndpointRule
 from .stream import AT_ENDPOINT, Settings, Stream, accept_batch
 
@@ -54,6 +55,7 @@ class Recognizer:
             self._phone_encoder = self._encoder.with_head(weight, bias)
         self._greedy = GreedySearch(description.vocabulary, description.calibration.greedy or RAW)
         self._beams: dict[bool, BeamSearch] = {}  # with and without the language model, opened when needed
+        self._rescorer: Rescorer | None = None  # the same
         self._opening = threading.Lock()
 
     @property
@@ -92,6 +94,7 @@ class Recognizer:
             "search": self.default_search,
             "lexicon": self._file("lexicon") is not None,
             "language_model": self._file("lm") is not None,
+            "rescoring": self._file("lstm_lm") is not None,
         }
 
     @property
@@ -109,6 +112,7 @@ class Recognizer:
         language_model: bool = True,
         at_endpoint: str = AT_ENDPOINT[0],
         phrases: Iterable[str] | None = None,
+        rescore: bool | None = None,
     ) -> Stream:
         """Opens a stream of mono sound at `sample_rate` Hz.
 
@@ -118,9 +122,10 @@ class Recognizer:
         `language_model`: False leaves the model's out. `at_endpoint`: what becomes of the acoustic memory
         there: "carry" goes on, "reset" begins anew, "overlap" begins anew with the last two seconds heard
         once more (docs/design.md, Endpoints). `phrases`: every segment is one of these, or several in a row,
-        or none of them and not told; with search "beam", without hotwords. Raises AudioError for the rate,
-        ModelError for a damaged lexicon or language model, MissingDependency where numba is not, ConfigError
-        for the rest.
+        or none of them and not told; with search "beam", without hotwords. `rescore`: whether an LSTM
+        language model has a say in finals; None for yes if the model brings one and searches by beam with a
+        language model. Raises AudioError for the rate, ModelError for a damaged lexicon or language model,
+        MissingDependency where numba is not, ConfigError for the rest.
         """
         name = search or ("beam" if phrases is not None else self.default_search)
         if name not in ("greedy", "beam"):
@@ -137,12 +142,18 @@ class Recognizer:
                 raise ConfigError(
                     'search "greedy" cannot use hotwords; leave them out, or take search="beam"'
                 )
+            if rescore:
+                raise ConfigError('search "greedy" has one text to choose from; rescore needs "beam"')
             settings = Settings(sample_rate, name, rules, at_endpoint=at_endpoint)
             return Stream(self.model, self._features, self._encoder, self._greedy, settings)
         settings = Settings(sample_rate, name, rules, language_model, at_endpoint=at_endpoint)
         if phrases is not None:
             if hotwords:
                 raise ConfigError("hotwords: a stream that keeps to phrases has none; leave one of them out")
+            if rescore:
+                raise ConfigError(
+                    "rescore: a stream that keeps to phrases needs no language model; leave it out"
+                )
             beam: BeamSearch = PhraseSearch(self._beam(False), phrases)
             settings = replace(settings, phrases=tuple(text for text, _ in beam.hotwords.phrases))
         else:
@@ -150,6 +161,11 @@ class Recognizer:
             if hotwords:
                 beam = beam.with_phrases(hotwords)
             settings = replace(settings, hotwords=beam.hotwords.phrases)
+            if rescore is None:
+                rescore = language_model and self._file("lstm_lm") is not None
+            if rescore:
+                beam = beam.with_rescorer(self._open_rescorer())
+                settings = replace(settings, rescore=True)
         encoder = self._encoder
         if self._phone_encoder and beam.vocabulary is self.model.description.phones:
             encoder = self._phone_encoder
@@ -181,6 +197,22 @@ class Recognizer:
                 )
             return self._beams[language_model]
 
+    def _open_rescorer(self) -> Rescorer:
+        """Opened once, like the search."""
+        with self._opening:
+            if self._rescorer is None:
+                path = self._file("lstm_lm")
+                if path is None:
+                    raise ConfigError(
+                        f"rescore: model {self.model.description.name!r} has no LSTM language model "
+                        "(lstm_lm.safetensors and lstm_lm.json; `streamasr train-lm` makes them)"
+                    )
+                rescorer = Rescorer(lstm_lm.read(path.parent), self.model.description.search.rescore_weight)
+                words = next((b.lexicon.words for b in self._beams.values() if b.lexicon), ())
+                rescorer.check(words)
+                self._rescorer = rescorer
+            return self._rescorer
+
     def transcribe(
         self,
         source: str | os.PathLike[str] | ArrayLike,
@@ -192,6 +224,7 @@ class Recognizer:
         language_model: bool = True,
         at_endpoint: str = AT_ENDPOINT[0],
         phrases: Iterable[str] | None = None,
+        rescore: bool | None = None,
     ) -> Transcript:
         """Path of a recording, or samples [N] with their `sample_rate` -> Transcript.
 
@@ -219,6 +252,7 @@ class Recognizer:
                     language_model=language_model,
                     at_endpoint=at_endpoint,
                     phrases=phrases,
+                    rescore=rescore,
                 )
             events += stream.accept(samples)
         assert stream is not None, "audio.blocks yields at least one piece"
@@ -244,6 +278,7 @@ class Recognizer:
                 language_model=settings["language_model"],
                 at_endpoint=settings["at_endpoint"],
                 phrases=settings["phrases"] or None,
+                rescore=settings["rescore"],
             )
         except (AudioError, ConfigError, KeyError, TypeError) as error:
             raise SnapshotError(f"the snapshot's settings cannot be used: {error!r}") from None

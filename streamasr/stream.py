@@ -53,6 +53,7 @@ class Settings:
     hotwords: tuple[tuple[str, float], ...] = ()
     at_endpoint: str = AT_ENDPOINT[0]
     phrases: tuple[str, ...] = ()  # if any, these only
+    rescore: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -63,6 +64,7 @@ class Settings:
             "hotwords": [list(pair) for pair in self.hotwords],
             "at_endpoint": self.at_endpoint,
             "phrases": list(self.phrases),
+            "rescore": self.rescore,
         }
 
 

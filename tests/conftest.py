@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from strategies import JOINT, PLAIN, random_model
+from strategies import JOINT, PLAIN, random_lstm, random_model
 
 import streamasr
 from streamasr import audio, modelfile
-from streamasr.search import lexicon, lm
+from streamasr.search import lexicon, lm, lstm_lm
 from streamasr.search.confidence import Calibration, Logistic
 from streamasr.search.config import BeamConfig
+from streamasr.search.subwords import Subwords
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -59,10 +60,10 @@ def shipped() -> streamasr.Recognizer:
 
 @pytest.fixture(scope="session")
 def beam(tmp_path_factory: pytest.TempPathFactory) -> streamasr.Recognizer:
-    """The plain model with a lexicon and a language model of random words, all letters among them."""
+    """The plain model with a lexicon and language models of random words, all letters among them."""
     path = tmp_path_factory.mktemp("models") / "beam"
     description, tensors = random_model(PLAIN, seed=0)
-    search = BeamConfig(beam=12, lm_weight=0.3, word_bonus=1.0)
+    search = BeamConfig(beam=12, lm_weight=0.3, word_bonus=1.0, rescore_weight=0.5)
     calibration = Calibration(-0.07, 0.03, None, None, Logistic(0.3, 0.4, 0.1, -0.5, 0.2))
     description = replace(description, search=search, calibration=calibration)
     modelfile.write(path, description, tensors)
@@ -81,6 +82,8 @@ def beam(tmp_path_factory: pytest.TempPathFactory) -> streamasr.Recognizer:
         (pairs, -rng.uniform(0, 4, len(pairs)), np.zeros(len(pairs))),
     ]
     lm.build(known, orders).write(path / "lm.safetensors")
+    pieces = ["\n", *letters, *(f"{letter} " for letter in letters), "th", "the ", "qu"]
+    lstm_lm.write(path, Subwords(pieces), random_lstm(len(pieces), seed=1), {})
     return streamasr.load(path)
 
 

@@ -57,6 +57,25 @@ def random_model(encoder: EncoderConfig, seed: int = 0) -> tuple[Description, di
     return description, tensors
 
 
+def random_lstm(tokens: int, embedding: int = 6, hidden: int = 10, seed: int = 0) -> dict[str, Array]:
+    """Tensors of an LSTM language model of two layers, with opinions."""
+    rng = np.random.default_rng(seed)
+    tensors = {"embedding": rng.normal(0, 1, (tokens, embedding)), "bias": rng.normal(0, 1, tokens)}
+    tensors["projection"] = rng.normal(0, 1, (embedding, hidden))
+    for level, width in enumerate((embedding, hidden)):
+        prefix = f"layers.{level}."
+        tensors[prefix + "weight_x"] = rng.normal(0, 0.5, (4 * hidden, width))
+        tensors[prefix + "weight_h"] = rng.normal(0, 0.5, (4 * hidden, hidden))
+        for name, size in (
+            ("gain", 4 * hidden),
+            ("bias", 4 * hidden),
+            ("cell_gain", hidden),
+            ("cell_bias", hidden),
+        ):
+            tensors[prefix + name] = rng.normal(1 if "gain" in name else 0, 0.3, size)
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
 def sound(seed: int, seconds: float, sample_rate: int = 16_000) -> Array:
     """Noise bursts, tones and silences [N], about a fifth of a second each."""
     rng = np.random.default_rng(seed)

@@ -60,11 +60,11 @@ def test_python_blocks_of_the_docs_run(desk: Path, shipped: object) -> None:
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_commands_of_the_docs(command: list[str], desk: Path, shipped: object) -> None:
     name = command[1]
-    if name == "train":  # hours: the configuration and its overrides are what can be wrong
-        from streamasr.train import config
+    if name in ("train", "train-lm"):  # hours: the configuration and its overrides are what can be wrong
+        from streamasr.train import config, lm
 
         overrides = [command[i + 1] for i, word in enumerate(command) if word == "--set"]
-        assert config.read(Path(command[2]), overrides).name
+        assert (config if name == "train" else lm).read(Path(command[2]), overrides).name
         return
     if name in ("listen", "serve") and "--list-devices" not in command:
         command = [*command, "--help"]  # would wait for a voice, or for clients

@@ -28,6 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--search", choices=("greedy", "beam"), help="default: beam if the model has a lexicon"
     )
     parser.add_argument("--no-lm", action="store_true", help="beam search without the language model")
+    parser.add_argument(
+        "--rescore",
+        action=argparse.BooleanOptionalAction,
+        help="finals chosen with the LSTM language model; default: if the model has one",
+    )
     phrases.add_arguments(parser)
     parser.add_argument("--nbest", type=_positive, metavar="N", help="also the error of the best of N texts")
     parser.add_argument("--model", metavar="NAME|PATH", help="default: the English model that is installed")
@@ -67,7 +72,12 @@ def run(options: argparse.Namespace) -> int:
     if search == "greedy":
         _no_beam_options(options)
     listening = runner.Listening(
-        search, not options.no_lm, told.get("hotwords", ()), options.nbest or 0, told.get("phrases", ())
+        search,
+        not options.no_lm,
+        told.get("hotwords", ()),
+        options.nbest or 0,
+        told.get("phrases", ()),
+        options.rescore,
     )
     # Whatever is wrong with these is told now, not once a recording.
     recognizer.stream(**listening.arguments())
@@ -102,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _no_beam_options(options: argparse.Namespace) -> None:
-    for option in ("no_lm", "hotwords", "phrases", "nbest"):
+    for option in ("no_lm", "hotwords", "phrases", "nbest", "rescore"):
         if getattr(options, option):
             raise ConfigError(f"--{option.replace('_', '-')} needs --search beam")
 

@@ -44,6 +44,7 @@ class Listening:
     hotwords: tuple[tuple[str, float], ...] = ()
     nbest: int = 0
     phrases: tuple[str, ...] = ()  # if any, these only
+    rescore: bool | None = None  # None: where the model can
 
     def arguments(self) -> dict[str, Any]:
         """What `Recognizer.stream` is told."""
@@ -52,6 +53,7 @@ class Listening:
             "language_model": self.language_model,
             "hotwords": self.hotwords,
             "phrases": self.phrases or None,
+            "rescore": self.rescore,
         }
 
 

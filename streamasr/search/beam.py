@@ -29,6 +29,7 @@ from . import lm as models
 from .confidence import RAW, Confidence, Evidence
 from .config import BeamConfig
 from .pronounce import Pronouncer, Speller
+from .rescoring import MOST_TEXTS, Rescorer
 
 # Steps between two settlements: what is stable leaves the arena. Chosen: the arena's room for that many
 # steps is a few times what is in use.
@@ -106,6 +107,7 @@ class BeamSearch:
             raise ConfigError(f"search: the prior is of {len(prior)} tokens, the model has {len(vocabulary)}")
         self.vocabulary, self.config, self.lexicon, self.model = vocabulary, config, lexicon, model
         self.confidence = confidence
+        self.rescorer: Rescorer | None = None
         self._kernels: Any = kernels
         self._step: Any = stepping.advance
         self.log_prior = (
@@ -162,6 +164,13 @@ class BeamSearch:
         twin.set_phrases(phrases)
         return twin
 
+    def with_rescorer(self, rescorer: Rescorer) -> BeamSearch:
+        """The same search whose finals are chosen from the n best by an LSTM language model too."""
+        twin = object.__new__(BeamSearch)
+        twin.__dict__.update(self.__dict__)
+        twin.rescorer = rescorer
+        return twin
+
     def start(self) -> BeamState:
         beam = self.config.beam
         ints, floats = np.zeros((beam, c.INTS), np.int64), np.zeros((beam, c.FLOATS))
@@ -197,17 +206,12 @@ class BeamSearch:
 
     def nbest(self, state: BeamState, count: int) -> list[tuple[float, Hypothesis]]:
         """The `count` best different texts of a sentence that ends here, best first, each with its score
-        (natural logarithm)."""
+        (natural logarithm); with a rescorer at most `MOST_TEXTS`."""
         scores, words, _ = self._complete(state, self._end)
-        found: dict[tuple[str, ...], tuple[float, Hypothesis]] = {}
-        for i in np.argsort(-scores, kind="stable"):
-            if len(found) == count or scores[i] == -np.inf:
-                break
-            told = (*_stable(state), *self._words(state, int(i), int(words[i])))
-            found.setdefault(
-                tuple(w.text for w in told), (float(scores[i]), Hypothesis(told, len(state.texts)))
-            )
-        return list(found.values())
+        return [
+            (score, Hypothesis((*_stable(state), *told), len(state.texts)))
+            for score, _, told in self._ranked(state, scores, words, count)
+        ]
 
     def commit(self, state: BeamState, sentence_ends: bool = True) -> Hypothesis:
         """The best hypothesis, made final; the state starts anew after it, within the same token.
@@ -215,7 +219,10 @@ class BeamSearch:
         If the sentence goes on, so does the language model.
         """
         scores, words, contexts = self._complete(state, self._end if sentence_ends else -1)
-        winner = int(np.argmax(scores))
+        if self.rescorer:
+            winner = self._ranked(state, scores, words, 1, sentence_ends)[0][1]
+        else:
+            winner = int(np.argmax(scores))
         told = (*_stable(state), *self._words(state, winner, int(words[winner])))
         blank, token = state.floats[winner, [c.BLANK, c.TOKEN]]
         both = float(np.logaddexp(blank, token))
@@ -337,6 +344,29 @@ class BeamSearch:
         if not np.isfinite(scores).any():  # nothing but beginnings of words: told as they are spelt
             scores, words = self._totals(state), np.full(state.count, self._spelt)
         return scores, words, contexts
+
+    def _ranked(
+        self,
+        state: BeamState,
+        scores: NDArray[np.float64],
+        words: NDArray[np.int64],
+        count: int,
+        sentence_ends: bool = True,
+    ) -> list[tuple[float, int, list[TimedWord]]]:
+        """Score, row and volatile words of the `count` best hypotheses of different texts, best first."""
+        most = MOST_TEXTS if self.rescorer else count
+        found: dict[tuple[str, ...], tuple[float, int, list[TimedWord]]] = {}
+        for row in np.argsort(-scores, kind="stable").tolist():
+            if len(found) == most or scores[row] == -np.inf:
+                break
+            told = self._words(state, row, int(words[row]))
+            found.setdefault(tuple(word.text for word in told), (float(scores[row]), row, told))
+        ranked = list(found.values())
+        if self.rescorer and len(found) > 1:
+            more = self.rescorer.score(state.texts, list(found), sentence_ends)
+            ranked = [(score + m, row, told) for (score, row, told), m in zip(ranked, more, strict=True)]
+            ranked.sort(key=lambda each: -each[0])  # of equals the search's choice
+        return ranked[:count]
 
     def _words(self, state: BeamState, row: int, word: int) -> list[TimedWord]:
         """The volatile words of a hypothesis; `word`: what its last tokens are, if it is within one."""

@@ -23,6 +23,7 @@ class BeamConfig:
     lm_weight: float = 0.8
     word_bonus: float = 0.0
     prior_scale: float = 0.0
+    rescore_weight: float = 0.4  # of the LSTM language model, where there is one, in the choice of a final
     recombine: bool = True  # hypotheses that differ only in what can no longer matter
 
     def __post_init__(self) -> None:

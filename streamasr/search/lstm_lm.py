@@ -8,9 +8,9 @@ All N hypotheses of a step are one product, unlike in the encoder: who asks with
 the same bits, and the chunks of a stream do not change what hypotheses there are.
 
     lstm_lm.json            {"format": 1, "subwords": ["\\n", "a", ...], "training": {... free summary ...}}
-    lstm_lm.safetensors     embedding [V, E], projection [E, H], layers.<l>.weight_x [4H, I], .weight_h [4H, H]:
-                            int8, each with <name>.scale [rows] float32
-                            bias [V], layers.<l>.bias, .gain [4H], .cell_gain, .cell_bias [H]: float32
+    lstm_lm.safetensors     int8, each with <name>.scale [rows] float32: embedding [V, E], projection [E, H],
+                                layers.<l>.weight_x [4H, I], .weight_h [4H, H]
+                            float32: bias [V], layers.<l>.bias, .gain [4H], .cell_gain, .cell_bias [H]
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class LstmModel:
         for level, layer in enumerate(self._layers):
             y = layer.step(x, state.h[level], state.c[level])
             x = x + y if x.shape == y.shape else y
-        z = (x @ self._projection) @ self._output
+        z = np.asarray((x @ self._projection) @ self._output, np.float32)
         z += self._bias
         z -= z.max(axis=1, keepdims=True)
         z -= np.log(np.exp(z).sum(axis=1, keepdims=True))
@@ -114,7 +114,7 @@ class LstmModel:
         return scores
 
     def line(self, text: str) -> list[float]:
-        """Words of a line -> natural log p of each and of the line's end. Raises KeyError (unknown letter)."""
+        """Words of a line -> natural log p of each and of its end. Raises KeyError (unknown letter)."""
         state = self.start()
         known = self.step([LINE_END], state)
         scores = []
@@ -215,12 +215,7 @@ def write(
     _check(tensors, len(subwords), str(folder))
     stored: dict[str, NDArray[Any]] = {}
     for name, tensor in tensors.items():
-        if tensor.ndim == 1:
-            stored[name] = tensor.astype(np.float32)
-            continue
-        scale = np.maximum(np.abs(tensor).max(axis=1), 1e-12).astype(np.float32) / np.float32(127)
-        stored[name] = np.rint(tensor / scale[:, None]).astype(np.int8)
-        stored[f"{name}.scale"] = scale
+        stored |= tensorfile.quantised(name, tensor) if tensor.ndim > 1 else {name: tensor}
     description = {"format": FORMAT, "subwords": list(subwords.pieces), "training": training}
     files = {
         TENSORS: tensorfile.render(stored),
@@ -238,6 +233,10 @@ def read(folder: str | os.PathLike[str]) -> LstmModel:
         if path.stat().st_size > _MOST_JSON_BYTES:
             raise ModelError(f"{path}: too large to be a description")
         found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(
+            f"{path}: no such file: no LSTM language model is here; train-lm makes one"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
@@ -246,18 +245,8 @@ def read(folder: str | os.PathLike[str]) -> LstmModel:
     if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
         raise ModelError(f"{path}: subwords must be a list of texts")
     where = os.fspath(Path(folder) / TENSORS)
-    stored = tensorfile.mapped(where)
-    tensors: dict[str, Array] = {}
-    for name, tensor in stored.items():
-        if name.endswith(".scale"):
-            continue
-        scale = stored.get(f"{name}.scale")
-        if tensor.dtype == np.int8 and tensor.ndim == 2:
-            if scale is None or scale.shape != tensor.shape[:1] or scale.dtype != np.float32:
-                raise ModelError(f"{where}: {name}.scale is missing, or not a number for each row")
-            tensors[name] = tensor * scale[:, None]
-        elif tensor.dtype == np.float32 and scale is None:
-            tensors[name] = tensor
-        else:
-            raise ModelError(f"{where}: {name} is neither int8 with scales nor float32")
-    return LstmModel(Subwords(pieces, str(path)), tensors, where)
+    try:
+        content = Path(where).read_bytes()
+    except OSError as error:
+        raise ModelError(f"{where}: cannot be read: {error}") from None
+    return LstmModel(Subwords(pieces, str(path)), tensorfile.parse(content, where), where)

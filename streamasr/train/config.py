@@ -160,7 +160,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
 
 
 def build(cls: type[Any], raw: dict[str, Any], source: str, prefix: str = "") -> Any:
-    """Nested dictionaries -> dataclass `cls`, every key and type checked. Raises ConfigError naming the key."""
+    """Nested dictionaries -> dataclass `cls`, keys and types checked. Raises ConfigError naming the key."""
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in raw:

@@ -59,7 +59,7 @@ class OptimiserConfig:
 class TrainConfig:
     epochs: int = 4  # the learning rate falls, as a cosine, to zero at their end
     streams: int = 32  # places of the text that are read side by side
-    steps: int = 64  # sub-words of each in one update: back-propagation is truncated to them, the state goes on
+    steps: int = 64  # sub-words of each in one update; the state goes on after them, the gradient does not
     forget_probability: float = 0.05  # share of the streams that lose their state before an update
     seed: int = 1
     precision: str = "bfloat16"  # of the matrix products: "bfloat16" | "float32"
@@ -246,7 +246,12 @@ class Trainer:
         before, first = self.elapsed, self.updates
         losses: list[float] = []
         bar = tqdm(
-            range(self.updates, total), "updates", total, initial=self.updates, mininterval=1.0, smoothing=0.02
+            range(self.updates, total),
+            "updates",
+            total,
+            initial=self.updates,
+            mininterval=1.0,
+            smoothing=0.02,
         )
         for _ in bar:
             values = self.update()
@@ -277,7 +282,8 @@ class Trainer:
         if found["held_out"] < self.best:
             self.best = found["held_out"]
             summary = {
-                "texts": list(self.config.data.train), "sub-words": len(self.tokens), "seed": self.config.train.seed,
+                "texts": list(self.config.data.train), "sub-words": len(self.tokens),
+                "seed": self.config.train.seed,
                 "epochs": round(epochs, 2), "updates": self.updates, "hours": round(self.elapsed / 3600, 2),
                 "perplexity": {name: round(value, 1) for name, value in found.items()},
             }  # fmt: skip
@@ -330,7 +336,8 @@ def main(path: Path, overrides: list[str], resume: bool) -> int:
     if content is not None and "pieces" not in content:
         raise ModelError(f"{last}: not a checkpoint of train-lm")
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(settings, path.resolve().parent, folder, content and content["pieces"])
+    pieces = content["pieces"] if content else None
+    trainer = Trainer(settings, path.resolve().parent, folder, pieces)
     if content is not None:
         trainer.restore(content, last)
         say(f"going on at update {trainer.updates + 1}")

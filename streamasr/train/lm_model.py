@@ -1,8 +1,8 @@
-"""LSTM language model: sub-words [T, B] -> log-probabilities of the next; the torch side of search/lstm_lm.py.
+"""LSTM language model: sub-words [T, B] -> log-probabilities of the next; the twin of search/lstm_lm.py.
 
-    x = embedding[token] * sqrt(E)          [T, B, E]
-    L x y = lstm(x), layer-normalised; where the widths agree x + y goes on, elsewhere y
-    p(next) = softmax(embedding (projection x) + bias)      the same embedding: Press & Wolf 2017
+x = embedding[token] * sqrt(E)          [T, B, E]
+L x y = lstm(x), layer-normalised; where the widths agree x + y goes on, elsewhere y
+p(next) = softmax(embedding (projection x) + bias)      the same embedding: Press & Wolf 2017
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LstmModel(nn.Module):
             RecurrentLayer(hidden if level else embedding, hidden, "lstm", "joint") for level in range(layers)
         )
         for layer in self.layers:
-            layer.compute_dtype = self.dtype  # type: ignore[assignment]
+            layer.compute_dtype = self.dtype
         self.projection = nn.Parameter(torch.empty(embedding, hidden))
         nn.init.xavier_uniform_(self.projection)
         self.bias = nn.Parameter(torch.zeros(tokens))

@@ -75,7 +75,7 @@ def count(lines: list[str]) -> Counter[str]:
 
 
 def encode(lines: list[str], subwords: Subwords) -> Tokens:
-    """Lines -> the sub-words of all, a line's end after each. Raises ConfigError for letters that have none."""
+    """Lines -> the sub-words of all, a line's end after each. Raises ConfigError (a letter has none)."""
     words = count(lines)
     if unknown := subwords.spells(words):
         raise ConfigError(f"the text has letters that the sub-words lack: {unknown[:40]!r}; clean it")
