@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import lzma
 import math
@@ -184,3 +185,17 @@ def test_other_wrong_files_are_told(config: Path) -> None:
         lm.main(config, [], resume=True)
     with pytest.raises(ConfigError, match="letters that the sub-words lack: 'c'"):
         lm_text.encode(["abc"], PIECES)
+
+
+def test_every_key_is_documented() -> None:
+    """docs/lm.md has a row for each key, in order, with its default."""
+    page = (Path(__file__).parents[1] / "docs" / "lm.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in page.splitlines() if "| `" in line]
+    expected = []
+    for section in ("data", "model", "optimiser", "train"):
+        kind = type(getattr(lm.Config("x", lm.DataConfig(())), section))
+        for f in dataclasses.fields(kind):
+            default = "must be given" if f.default is dataclasses.MISSING else json.dumps(f.default)
+            quoted = f"`{default}`" if default.startswith('"') else "none" if default == "[]" else default
+            expected.append([f"`{section}.{f.name}`", quoted])
+    assert rows == expected
