@@ -12,7 +12,6 @@ from strategies import finals, quick, run, seeds, sound
 import streamasr
 from streamasr.encoder import Encoder
 from streamasr.features import LogMel
-from streamasr.search.greedy import GreedySearch
 
 
 def text_of_whole(asr: streamasr.Recognizer, samples: np.ndarray[Any, Any]) -> str:
@@ -24,7 +23,7 @@ def text_of_whole(asr: streamasr.Recognizer, samples: np.ndarray[Any, Any]) -> s
     padded = np.concatenate([samples, np.zeros(160 * (frames - 1) + 400 - len(samples), np.float32)])
     features = LogMel(model.features, asr.model.tensors["features.mean"], asr.model.tensors["features.std"])
     encoder = Encoder(model.encoder, model.features.mel_bands, asr.model.tensors)
-    search: Any = GreedySearch(model.vocabulary) if asr.default_search == "greedy" else asr._beam(True)
+    search: Any = asr.stream()._search
     state = encoder.start()
     log_probs = [encoder.advance(state, features.advance(features.start(), padded)), encoder.finish(state)]
     assert sum(map(len, log_probs)) == frames // k
