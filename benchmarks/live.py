@@ -20,6 +20,7 @@ import contextlib
 import difflib
 import itertools
 import json
+import logging
 import os
 import random
 import re
@@ -215,7 +216,8 @@ async def load(options: argparse.Namespace) -> int:
 
 
 def cycles(options: argparse.Namespace) -> int:
-    kinds = itertools.cycle(("whole", "drop", "garbage", "huge", "mute", "abandon", "raw", "resume"))
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # it says so when we cut its lines
+    kinds = itertools.cycle(("whole", "drop", "garbage", "huge", "mute", "abandon", "raw", "resume", "flood"))
     sound = np.zeros(1600, "<i2").tobytes()
 
     def one(where: str, kind: str) -> None:
@@ -238,6 +240,10 @@ def cycles(options: argparse.Namespace) -> int:
                 line.send('{"type": "end"}')
                 while json.loads(line.recv(30))["type"] != "done":
                     pass
+            elif kind == "flood":
+                for _ in range(300):
+                    line.send('{"type": "ping"}')
+                line.socket.shutdown(socket.SHUT_RDWR)
             elif kind in ("drop", "resume"):
                 line.socket.shutdown(socket.SHUT_RDWR)
             if kind == "resume":

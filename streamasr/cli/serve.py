@@ -80,11 +80,16 @@ def run(options: argparse.Namespace) -> int:
 
 async def _serve(server: Server) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, server.stop)
-        except NotImplementedError:  # Windows
-            signal.signal(number, lambda *_: server.stop())
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+
+    def end(*_: object) -> None:
+        server.stop()
+        for number, handler in zip(numbers, before, strict=True):  # a second one ends at once
+            signal.signal(number, handler)
+
+    for number in numbers:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(end))
 
     def ready() -> None:
         print(

@@ -174,8 +174,8 @@ class _Connection:
                 await asyncio.wait_for(
                     self._refuse(refusal), min(GOODBYE_SECONDS, self._hub.limits.send_seconds)
                 )
-        except WebSocketDisconnect:
-            pass
+        except (WebSocketDisconnect, asyncio.CancelledError):
+            pass  # cancelled only when the whole server ends at once
         finally:
             if live is not None:
                 self._hub.leave(live, self._holder, keep)
