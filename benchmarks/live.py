@@ -16,27 +16,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import difflib
-import itertools
-import json
-import logging
-import os
 import random
 import re
-import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from live_cycles import cycles, numbers, serving
 from numpy.typing import NDArray
-from websockets.sync.client import connect
 
 import streamasr
 from streamasr import audio
@@ -72,22 +63,6 @@ class Heard:
     def sent_at(self, seconds: float) -> float:
         """When the chunk was sent that made it `seconds` of sound."""
         return self.sent[min(max(round(seconds / CHUNK_SECONDS + 0.4999) - 1, 0), len(self.sent) - 1)]
-
-
-@contextlib.contextmanager
-def serving(*options: str) -> Iterator[tuple[str, int]]:
-    """A server in a process of its own -> (address without scheme, process id)."""
-    command = [sys.executable, "-m", "streamasr", "serve", "--port", "0", "--quiet", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        found = re.search(r"http:(//[^ ]+)", process.stdout.readline())
-        if found is None:
-            sys.exit("the server does not start")
-        try:
-            yield found[1], process.pid
-        finally:
-            process.send_signal(signal.SIGTERM)
 
 
 def recordings(options: argparse.Namespace) -> list[Recording]:
@@ -168,9 +143,9 @@ def lags(heard: Heard, finals: Sequence[tuple[float, Final]]) -> list[tuple[floa
 
 
 async def load(options: argparse.Namespace) -> int:
-    recognizer = streamasr.load()
+    recognizer = streamasr.load(options.model)
     sounds = recordings(options)
-    with serving("--max-streams", str(options.streams)) as (where, _):
+    with serving(options, options.streams) as (where, _):
         url = f"ws:{where}"
 
         async def later(number: int, delay: float) -> Heard:
@@ -185,8 +160,7 @@ async def load(options: argparse.Namespace) -> int:
         half = 2 + options.seconds / 2
         second = [asyncio.create_task(later(i, half + i / options.streams)) for i in range(options.streams)]
         served, others = await asyncio.gather(*first), await asyncio.gather(*second)
-        with urllib.request.urlopen(f"http:{where}/metrics") as answer:
-            numbers = dict(row.rsplit(" ", 1) for row in answer.read().decode().splitlines() if row[0] != "#")
+        rtf = numbers(where)["rtf"]
     wrong = 0
     before: list[float] = []
     after: list[float] = []
@@ -209,77 +183,10 @@ async def load(options: argparse.Namespace) -> int:
             (f"event lag while {len(others)} more tried", milliseconds(after)),
             ("last event after the end of sound", milliseconds([h.done - h.ended for h in served if h.done])),
             (f"of those {len(others)}, refused as overloaded", refused),
-            ("decoding, seconds per second of sound", numbers.get("streamasr_rtf")),
+            ("decoding, seconds per second of sound", rtf),
         ]
     )
     return int(bool(wrong or any(heard.error for heard in served)))
-
-
-def cycles(options: argparse.Namespace) -> int:
-    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # it says so when we cut its lines
-    kinds = itertools.cycle(("whole", "drop", "garbage", "huge", "mute", "abandon", "raw", "resume", "flood"))
-    sound = np.zeros(1600, "<i2").tobytes()
-
-    def one(where: str, kind: str) -> None:
-        host, port = where.strip("/").split(":")
-        if kind == "raw":
-            with socket.create_connection((host, int(port))) as raw:
-                raw.sendall(os.urandom(300))
-            return
-        with contextlib.suppress(OSError), connect(f"ws:{where}/v1/stream", proxy=None) as line:
-            if kind == "mute":
-                return
-            line.send(json.dumps({"type": "hello", "sample_rate": 16000}))
-            ready = json.loads(line.recv(30))
-            line.send(sound)
-            if kind == "garbage":
-                line.send("garbage")
-            elif kind == "huge":
-                line.send(bytes(70_000))
-            elif kind == "whole":
-                line.send('{"type": "end"}')
-                while json.loads(line.recv(30))["type"] != "done":
-                    pass
-            elif kind == "flood":
-                for _ in range(300):
-                    line.send('{"type": "ping"}')
-                line.socket.shutdown(socket.SHUT_RDWR)
-            elif kind in ("drop", "resume"):
-                line.socket.shutdown(socket.SHUT_RDWR)
-            if kind == "resume":
-                with connect(f"ws:{where}/v1/stream", proxy=None) as again:
-                    session = {"session": ready["session"], "event": 0}
-                    again.send(json.dumps({"type": "resume", **session}))
-                    again.recv(30)
-
-    def state(where: str, process: int) -> dict[str, float]:
-        with urllib.request.urlopen(f"http:{where}/metrics") as answer:
-            numbers = dict(row.rsplit(" ", 1) for row in answer.read().decode().splitlines() if row[0] != "#")
-        proc = Path(f"/proc/{process}")
-        status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
-        return {
-            "memory, MB": int(status["VmRSS"].split()[0]) / 1000,
-            "threads": int(status["Threads"]),
-            "descriptors": len(list((proc / "fd").iterdir())),
-            "sessions": float(numbers["streamasr_sessions"]),
-            "tasks": float(numbers["streamasr_tasks"]),
-        }
-
-    states = []
-    with serving("--max-streams", str(options.count)) as (where, process):
-        for round_number in range(4):
-            for _ in range(options.count // 4 if round_number else 64):  # the first only warms up
-                one(where, next(kinds))
-            time.sleep(36)  # dropped sessions wait 30 seconds for their clients, half-open ones 5 more
-            states.append(state(where, process))
-    print(f"| | at first | {' | '.join(f'after {(i + 1) * options.count // 4:,} more' for i in range(3))} |")
-    print("| --- |" + " --- |" * 4)
-    for name in states[0]:
-        print(f"| {name} | {' | '.join(f'{s[name]:.1f}' for s in states)} |")
-    same = all(
-        states[-1][name] <= states[0][name] for name in ("threads", "descriptors", "sessions", "tasks")
-    )
-    return 0 if same else 1
 
 
 def aligned(recording: Recording) -> list[tuple[str, float]] | None:
@@ -323,8 +230,9 @@ def appearances(heard: Heard) -> list[tuple[Word, float, float]]:
 
 
 async def latency(options: argparse.Namespace) -> int:
+    recognizer = streamasr.load(options.model)
     sounds = recordings(options)
-    with serving("--max-streams", str(2 * options.at_once)) as (where, _):
+    with serving(options, 2 * options.at_once) as (where, _):
         room = asyncio.Semaphore(options.at_once)
 
         async def one(recording: Recording) -> Heard:
@@ -335,8 +243,17 @@ async def latency(options: argparse.Namespace) -> int:
     whole: list[float] = []
     model: list[float] = []
     ours: list[float] = []
-    changed = edges = 0
+    ends_known: list[float] = []
+    changed = with_alignment = wrong = 0
     for heard in done:
+        finals = expect(recognizer, heard.recording)
+        told = [(when, event) for when, event in heard.events if isinstance(event, Final)]
+        wrong += [event for _, event in told] != [final for _, final in finals]
+        ends_known += [
+            when - heard.sent_at(seconds)
+            for (when, event), (seconds, _) in zip(told, finals, strict=False)
+            if event.reason != "finish"
+        ]
         words = aligned(heard.recording) if heard.recording.text else None
         shown = appearances(heard)
         ends: dict[int, float] = {i: word.end for i, (word, _, _) in enumerate(shown)}
@@ -349,7 +266,7 @@ async def latency(options: argparse.Namespace) -> int:
                 for block in matcher.get_matching_blocks()
                 for k in range(block.size)
             }
-        edges += bool(words)
+        with_alignment += bool(words)
         for i, end in ends.items():
             _, seconds, at = shown[i]
             arrival = heard.sent_at(seconds)
@@ -363,16 +280,18 @@ async def latency(options: argparse.Namespace) -> int:
             stable[event.segment] = text
     table(
         [
-            ("utterances, of these aligned by PocketSphinx", f"{len(done)}, {edges}"),
+            ("utterances, of these aligned by PocketSphinx", f"{len(done)}, {with_alignment}"),
             ("from a word's end to its first appearance", milliseconds(whole)),
             ("of it the model, chunks of 100 ms included", milliseconds(model)),
             ("of it server and sockets", milliseconds(ours)),
+            ("final text after what decides an endpoint", milliseconds(ends_known)),
             ("final text after the end of sound", milliseconds([h.done - h.ended for h in done if h.done])),
             ("changes of stable text", changed),
+            ("texts other than in one process", wrong),
             ("failed", sum(bool(h.error) for h in done)),
         ]
     )
-    return int(bool(changed or any(h.error for h in done)))
+    return int(bool(changed or wrong or any(h.error for h in done)))
 
 
 def main() -> int:
@@ -380,6 +299,7 @@ def main() -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("what", choices=("load", "cycles", "latency"))
     parser.add_argument("--manifest", type=Path, help="default: demo/samples")
+    parser.add_argument("--model", default="en", metavar="NAME|PATH", help="default: %(default)s")
     parser.add_argument("--limit", type=int, default=60, help="utterances of it; default: %(default)s")
     parser.add_argument("--streams", type=int, default=100, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=60.0, help="default: %(default)s")
