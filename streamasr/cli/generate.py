@@ -42,8 +42,9 @@ def run(options: argparse.Namespace) -> int:
         options.top_p,
         options.seed,
     )
-    print(f"{prompt} " if prompt else "", end="")
+    before = f"{prompt} " if prompt else ""
     for piece in pieces:
-        print(piece, end="", flush=True)
+        print(before + piece, end="", flush=True)
+        before = ""
     print()
     return DONE
