@@ -255,10 +255,16 @@ class Stream:
         return [partial] if partial else []
 
     def _end(self, state: _State, reason: Reason) -> list[Event]:
-        """Ends the segment: its final, if it has words. A sentence goes on over the end of a long segment."""
+        """Ends the segment: its final; without words, a partial that takes back what was shown, if anything.
+
+        A sentence goes on over the end of a long segment.
+        """
+        shown, segment = state.segmenter.text, state.segmenter.segment
         hypothesis = self._search.commit(state.search, reason != "endpoint:length")
         final = self._segmenter.final(state.segmenter, hypothesis, state.samples, reason)
-        return [final] if final else []
+        if final:
+            return [final]
+        return [Partial(segment, "", "", (), self.time)] if shown else []
 
     def _steps(self, frames: Samples) -> Iterator[tuple[Samples, float]]:
         """Frames [T, F] -> log_probs [V] and level in dB of one step after the other.

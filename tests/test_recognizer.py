@@ -15,6 +15,7 @@ from strategies import every, finals, run, sound
 
 import streamasr
 from streamasr import AudioError, ConfigError, EndpointRule, Final, Partial, SnapshotError, StreamClosedError
+from streamasr.search import Hypothesis
 from streamasr.state import copy
 
 SOUND = sound(1, 3.0)
@@ -222,6 +223,16 @@ def test_info(asr: streamasr.Recognizer) -> None:
     assert set(parts) == {"window", "subsampling", "look_ahead"}
     assert info["sample_rate"] == 16_000 and info["parameters"] > 0
     assert info["vocabulary"]["tokens"][0] == "<blank>"
+
+
+def test_a_guess_that_comes_to_nothing_is_taken_back(
+    plain: streamasr.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = plain.stream()
+    shown = [event for event in stream.accept(SOUND) if isinstance(event, Partial)]
+    assert shown and shown[-1].volatile
+    monkeypatch.setattr(stream._search, "commit", lambda state, *_: Hypothesis((), 0))
+    assert stream.finish() == [Partial(shown[-1].segment, "", "", (), 3.0)]
 
 
 def test_resume_refuses(tiny: streamasr.Recognizer, plain: streamasr.Recognizer) -> None:
