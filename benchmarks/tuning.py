@@ -1,6 +1,6 @@
 """WER of the beam search over a grid of its settings: emissions are computed once, then only searched.
 
-    python benchmarks/tuning.py MODEL MANIFEST... [--limit 60] [--no-lm] --set lm_weight=0.8,1 --set word_bonus=0,1
+    python benchmarks/tuning.py MODEL MANIFEST... [--limit 60] --set lm_weight=0.8,1 --set word_bonus=0,1
 
 Every combination of the values is tried on every manifest (an even sample of `--limit` utterances each);
 the rows come best first. The settings are those of model.json's "search" (streamasr/search/config.py).
