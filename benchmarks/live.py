@@ -19,6 +19,7 @@ import asyncio
 import difflib
 import random
 import re
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -306,6 +307,7 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=4, help="default: %(default)s")
     parser.add_argument("--count", type=int, default=1000, help="default: %(default)s")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # the server ends with us
     if options.what == "cycles":
         return cycles(options)
     return asyncio.run(load(options) if options.what == "load" else latency(options))

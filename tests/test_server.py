@@ -86,7 +86,7 @@ def say(line: ClientConnection, **message: Any) -> None:
 def hear(line: ClientConnection, kind: str) -> dict[str, Any]:
     """The next message of a kind, or an error."""
     while True:
-        message: dict[str, Any] = json.loads(line.recv(10))
+        message: dict[str, Any] = json.loads(line.recv(30))
         if message["type"] in (kind, "error"):
             return message
 
@@ -102,7 +102,7 @@ def rest(line: ClientConnection) -> list[dict[str, Any]]:
     got = []
     with contextlib.suppress(ConnectionClosed):
         while not got or got[-1]["type"] not in ("done", "error"):
-            got.append(json.loads(line.recv(10)))
+            got.append(json.loads(line.recv(30)))
     return got
 
 
@@ -120,7 +120,7 @@ def get(server: Server, path: str, **headers: str) -> tuple[int, str, dict[str, 
             return error.code, error.read().decode(), dict(error.headers)
 
 
-def until(what: Any, seconds: float = 10.0) -> None:
+def until(what: Any, seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "did not happen"
@@ -211,7 +211,7 @@ def test_first_messages_that_are_refused(server: Server, first: str | bytes, cod
     error = hear(line, "error")
     assert error["code"] == code and error["message"] and not error["resumable"]
     with pytest.raises(ConnectionClosed) as closed:
-        line.recv(10)
+        line.recv(30)
     assert closed.value.rcvd is not None and closed.value.rcvd.code == protocol.CLOSE_CODES[code]
 
 
@@ -239,7 +239,7 @@ def test_huge_messages_close_the_connection(server: Server) -> None:
         with pytest.raises(ConnectionClosed) as closed:
             line.send(content)
             while True:
-                line.recv(10)
+                line.recv(30)
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 1009
 
 
@@ -254,7 +254,7 @@ def test_bytes_that_are_no_protocol_at_all(server: Server) -> None:
     line.socket.sendall(os.urandom(2000))  # frames of nonsense
     with pytest.raises(ConnectionClosed):
         while True:
-            line.recv(10)
+            line.recv(30)
     assert get(server, "/healthz")[0] == 200
 
 
@@ -440,7 +440,7 @@ def test_overload_is_refused_and_those_served_go_on(plain: streamasr.Recognizer)
             error = hear(other, "ready")
             assert error["code"] == "overloaded" and error["retry_seconds"] > 0
             with pytest.raises(ConnectionClosed) as closed:
-                other.recv(10)
+                other.recv(30)
             assert closed.value.rcvd is not None and closed.value.rcvd.code == 1013
         for line in lines:
             line.send(SOUND[16_000:32_000].tobytes())
@@ -468,7 +468,7 @@ def test_limits_of_an_address_and_of_connections(tiny: streamasr.Recognizer) -> 
 
 def test_silent_clients_are_dropped(tiny: streamasr.Recognizer) -> None:
     """Half-open sockets: one that never asks, one that never says hello, one that falls silent."""
-    with serving(tiny, limits={"hello_seconds": 0.3, "idle_seconds": 0.5}) as server:
+    with serving(tiny, limits={"hello_seconds": 1.0, "idle_seconds": 1.0}) as server:
         mute = socket.create_connection(("127.0.0.1", server.port), 10)
         assert mute.recv(10) == b""
         mute.close()
@@ -477,7 +477,7 @@ def test_silent_clients_are_dropped(tiny: streamasr.Recognizer) -> None:
         line, _ = started(server)
         line.send(parts(SOUND)[0])
         for _ in range(4):  # pings keep a session alive
-            time.sleep(0.2)
+            time.sleep(0.4)
             say(line, type="ping")
             assert hear(line, "pong")["type"] == "pong"
         error = hear(line, "error")
@@ -575,7 +575,7 @@ def test_live_streams_are_not_held_up_by_a_file(plain: streamasr.Recognizer) -> 
         say(live, type="end")
         begin = time.monotonic()
         assert hear(live, "done")["duration"] == 0.5
-        assert time.monotonic() - begin < 2.0
+        assert time.monotonic() - begin < 5.0
         live.close()
         file.socket.shutdown(socket.SHUT_RDWR)
         pushing.join()
