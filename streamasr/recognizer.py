@@ -183,6 +183,11 @@ class Recognizer:
             if language_model not in self._beams:
                 description = self.model.description
                 words, ngrams = self._file("lexicon"), self._file("lm")
+                if ngrams and not words and language_model:
+                    raise ConfigError(
+                        f"{ngrams}: needs a lexicon beside it, made by `python -m streamasr.data.lexicon`; "
+                        "or leave the language model out"
+                    )
                 found = lexicon.read(words) if words else None
                 model = lm.read(ngrams) if ngrams and found and language_model else None
                 vocabulary, prior = description.vocabulary, None

@@ -132,6 +132,25 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, line: str, message:
         data.pronunciations([tmp_path / "dictionary.txt"], PHONES)
 
 
+def test_a_lexicon_of_other_tokens_is_told_by_its_names(tmp_path: Path) -> None:
+    found = lexicon.build(lexicon.spell(["art"], CHARACTERS), len(CHARACTERS))
+    path = tmp_path / "lexicon.safetensors"
+    found.write(path)
+    lexicon.read(path).check(CHARACTERS)
+    with pytest.raises(
+        ConfigError, match=r"lexicon.safetensors: is spelt in 29 tokens, the model has 3; make"
+    ):
+        lexicon.read(path).check(Vocabulary(CHARACTERS.tokens[:3]))
+    other = Vocabulary((*CHARACTERS.tokens[:-1], "-"))
+    lexicon.read(path).check(other)  # nobody knows
+    found.write(path, CHARACTERS)
+    lexicon.read(path).check(CHARACTERS)
+    with pytest.raises(
+        ConfigError, match=r"lexicon.safetensors: is spelt in other tokens: \"'\" where .* '-'"
+    ):
+        lexicon.read(path).check(other)
+
+
 def test_what_cannot_be_spelt_is_named() -> None:
     with pytest.raises(ConfigError, match="'naïve' holds 'ï'"):
         lexicon.spell(["so", "naïve"], CHARACTERS)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import wave
@@ -15,7 +16,7 @@ from strategies import every, finals, run, sound
 
 import streamasr
 from streamasr import AudioError, ConfigError, EndpointRule, Final, Partial, SnapshotError, StreamClosedError
-from streamasr.search import Hypothesis
+from streamasr.search import Hypothesis, lexicon
 from streamasr.state import copy
 
 SOUND = sound(1, 3.0)
@@ -286,6 +287,24 @@ def test_a_model_with_a_lexicon_searches_by_beam(
     greedy = beam.transcribe(SOUND, 16_000, search="greedy")  # the fixture shifts times, so texts alone
     assert greedy.text == plain.transcribe(SOUND, 16_000).text
     assert beam.transcribe(SOUND, 16_000, language_model=False) != heard
+
+
+def test_files_of_the_search_that_do_not_fit(beam: streamasr.Recognizer, tmp_path: Path) -> None:
+    assert beam.model.folder is not None
+    folder = shutil.copytree(beam.model.folder, tmp_path / "model")
+    (folder / "lexicon.safetensors").unlink()
+    with pytest.raises(ConfigError, match="lm.safetensors: needs a lexicon beside it.*data.lexicon"):
+        streamasr.load(folder).stream(search="beam")
+    assert streamasr.load(folder).stream(search="beam", language_model=False)
+    words = lexicon.build([("so", [1, 2])], 5)
+    words.write(folder / "lexicon.safetensors")
+    with pytest.raises(ConfigError, match="lexicon.safetensors: is spelt in 5 tokens, the model has 29"):
+        streamasr.load(folder).stream()
+    vocabulary = beam.model.description.vocabulary
+    spelt = lexicon.spell(["zebra", "zebu", "zest"], vocabulary)
+    lexicon.build(spelt, len(vocabulary)).write(folder / "lexicon.safetensors")
+    with pytest.raises(ConfigError, match="lexicon.safetensors: the language model knows 0 of .* 3 words"):
+        streamasr.load(folder).stream()
 
 
 def test_hotwords_of_a_stream(beam: streamasr.Recognizer) -> None:

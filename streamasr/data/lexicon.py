@@ -96,7 +96,7 @@ def main() -> int:
         found, left_out = from_pronunciations(words[: options.most], spoken, len(vocabulary))
     else:
         found, left_out = from_words(words[: options.most], vocabulary)
-    found.write(options.target)
+    found.write(options.target, vocabulary)
     count = f"{len(found.words):,} words, {len(found.arrays.word):,} spellings in {len(found):,} nodes"
     print(f"{options.target}: {count}; {left_out:,} words left out")
     return 0

@@ -99,10 +99,8 @@ class BeamSearch:
             raise ConfigError("search: a language model of words needs a lexicon that spells them")
         if vocabulary.kind == "phones" and lexicon is None:
             raise ConfigError("search: phones need a lexicon that says what words they are")
-        if lexicon is not None and lexicon.tokens != len(vocabulary):
-            raise ConfigError(
-                f"search: the lexicon is spelt in {lexicon.tokens} tokens, the model has {len(vocabulary)}"
-            )
+        if lexicon is not None:
+            lexicon.check(vocabulary)
         if prior is not None and prior.shape != (len(vocabulary),):
             raise ConfigError(f"search: the prior is of {len(prior)} tokens, the model has {len(vocabulary)}")
         self.vocabulary, self.config, self.lexicon, self.model = vocabulary, config, lexicon, model

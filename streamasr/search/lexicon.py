@@ -43,9 +43,20 @@ class Arrays(NamedTuple):
 class Lexicon:
     """`words` in a prefix tree over `tokens` tokens; shared by all streams, never changes."""
 
-    def __init__(self, words: Sequence[str], tokens: int, arrays: Arrays, where: str = "lexicon") -> None:
-        """Raises ModelError naming `where` when the arrays are no lexicon: kernels trust them."""
-        self.words, self.tokens, self.arrays = tuple(words), tokens, arrays
+    def __init__(
+        self,
+        words: Sequence[str],
+        tokens: int,
+        arrays: Arrays,
+        where: str = "lexicon",
+        names: Sequence[str] | None = None,
+    ) -> None:
+        """`names` of the tokens, where they are known.
+
+        Raises ModelError naming `where` when the arrays are no lexicon: kernels trust them.
+        """
+        self.words, self.tokens, self.arrays, self.where = tuple(words), tokens, arrays, where
+        self.names = None if names is None else tuple(names)
         _check(arrays, len(self.words), tokens, where)
         for array in arrays:
             array.flags.writeable = False
@@ -81,6 +92,18 @@ class Lexicon:
         parents = np.repeat(np.arange(len(self)), np.diff(a.first_child))  # of nodes 1, 2, ...
         return np.argsort(a.word, kind="stable"), first, nodes, np.concatenate([[0], parents])
 
+    def check(self, vocabulary: Vocabulary) -> None:
+        """Raises ConfigError, naming the file, when it was not made for this vocabulary."""
+        made, has = self.names or (), vocabulary.tokens
+        if self.tokens != len(has):
+            what = f"in {self.tokens} tokens, the model has {len(has)}"
+        elif self.names is not None and made != has:
+            one, other = next(pair for pair in zip(made, has, strict=True) if pair[0] != pair[1])
+            what = f"in other tokens: {one!r} where the model has {other!r}"
+        else:
+            return
+        raise ConfigError(f"{self.where}: is spelt {what}; make it for this model")
+
     def look_ahead(self, log_probs: NDArray[np.float64]) -> NDArray[np.float32]:
         """log p of every word [words] -> the best that can be reached from every node [nodes]."""
         a = self.arrays
@@ -95,8 +118,8 @@ class Lexicon:
             np.maximum.at(best, parents[begin - 1 : end - 1], best[begin:end])
         return best.astype(np.float32)
 
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """-> one safetensors file (docs/search.md, Files)."""
+    def write(self, path: str | os.PathLike[str], vocabulary: Vocabulary | None = None) -> None:
+        """-> one safetensors file (docs/search.md, Files); with the tokens' names if told the vocabulary."""
         a = self.arrays
         tensors: dict[str, NDArray[Any]] = {"children": np.diff(a.first_child), "token": a.token}
         tensors["spellings"] = np.diff(a.first_word)
@@ -106,6 +129,8 @@ class Lexicon:
             "words": tensorfile.text_tensor(self.words),
             "tokens": np.array([self.tokens], np.int32),
         }
+        if vocabulary is not None:
+            tensors["names"] = tensorfile.text_tensor(vocabulary.tokens)
         content = tensorfile.render(tensors)
         with open(f"{os.fspath(path)}.part", "wb") as file:  # never a half-written file under the real name
             file.write(content)
@@ -118,6 +143,7 @@ def read(path: str | os.PathLike[str]) -> Lexicon:
     tensors = tensorfile.mapped(path)
     words = tensorfile.tensor_text(tensors.pop("words", None), where)
     tokens = tensors.pop("tokens", np.zeros(0))
+    names = tensorfile.tensor_text(tensors.pop("names"), where) if "names" in tensors else None
     if tensors.keys() != {"children", "token", "spellings", "word"} or tokens.shape != (1,):
         raise ModelError(
             f"{where}: is not a lexicon of streamasr; `python -m streamasr.data.lexicon` makes one"
@@ -131,7 +157,7 @@ def read(path: str | os.PathLike[str]) -> Lexicon:
         _starts(tensors["spellings"], 0, where),
         tensors["word"].astype(np.int32),
     )
-    return Lexicon(words, int(tokens[0]), arrays, where)
+    return Lexicon(words, int(tokens[0]), arrays, where, names)
 
 
 def _narrowed(numbers: NDArray[np.int32]) -> NDArray[Any]:
@@ -213,8 +239,8 @@ def language_model_ids(lexicon: Lexicon, model: LanguageModel) -> NDArray[np.int
     if sum(known) < _LEAST_KNOWN * len(known):
         strange = next(word for word, there in zip(lexicon.words, known, strict=True) if not there)
         raise ConfigError(
-            f"the language model knows {sum(known)} of the lexicon's {len(known)} words (not {strange!r}, "
-            f"for one; it has {model.words[-1]!r}): make both of the same words"
+            f"{lexicon.where}: the language model knows {sum(known)} of the lexicon's {len(known)} words "
+            f"(not {strange!r}, for one; it has {model.words[-1]!r}): make both of the same words"
         )
     return ids
 
