@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -73,10 +72,11 @@ def test_file(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, l
 
 def test_file_of_many_tokens(tmp_path: Path) -> None:
     """More children and higher tokens than a byte holds."""
-    for count in (400, 70_000):
-        found = lexicon.build([(f"w{i}", [i]) for i in range(1, count)], count)
-        found.write(tmp_path / "lexicon.safetensors")
-        assert words_at(lexicon.read(tmp_path / "lexicon.safetensors"), [count - 1]) == [f"w{count - 1}"]
+    found = lexicon.build([(f"w{i}", [i]) for i in range(1, 400)], 400)
+    found.write(tmp_path / "lexicon.safetensors")
+    assert words_at(lexicon.read(tmp_path / "lexicon.safetensors"), [399]) == ["w399"]
+    for most, dtype in ((255, np.uint8), (256, np.uint16), (65_535, np.uint16), (65_536, np.int32)):
+        assert lexicon._narrowed(np.array([0, most], np.int32)).dtype == dtype
 
 
 def test_no_damaged_file_is_followed(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_no_damaged_file_is_followed(tmp_path: Path) -> None:
     words = ["art", "artist", "a", "it's"]
     lexicon.build(lexicon.spell(words, CHARACTERS), len(CHARACTERS)).write(path)
     content, rng = path.read_bytes(), np.random.default_rng(0)
-    for _ in range(150):
+    for _ in range(80):
         damaged = bytearray(content)
         damaged[rng.integers(len(content))] ^= 1 << rng.integers(8)
         path.write_bytes(damaged)
@@ -172,26 +172,31 @@ def test_arrays_are_checked() -> None:
             lexicon.Lexicon(found.words, 5, found.arrays._replace(**{name: broken}), "here")
 
 
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "streamasr.data.lexicon", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
-
-
-def test_command_for_a_model_of_phones(tmp_path: Path, tiny_directory: Path) -> None:
+def test_command_for_a_model_of_phones(
+    tmp_path: Path,
+    tiny_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """The words of a list; what the model's kind needs is asked for."""
+
+    def command(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["", *map(str, arguments)])
+        return data.main()
+
     description, tensors = random_model(PLAIN)
     description = replace(description, phones=Vocabulary(PHONES, kind="phones"))
     missing = description.shapes().items() - {(name, tensor.shape) for name, tensor in tensors.items()}
     tensors |= {name: np.zeros(shape, np.float32) for name, shape in missing}
     modelfile.write(tmp_path / "phones", description, tensors)
-    (tmp_path / "dictionary.txt").write_text(SPOKEN)
-    (tmp_path / "words.txt").write_text("to\nread\nxylem\n")
-    out, words = tmp_path / "lexicon.safetensors", tmp_path / "words.txt"
-    done = command(words, tmp_path / "phones", out, "--pronunciations", tmp_path / "dictionary.txt")
-    assert (
-        done.returncode == 0 and "2 words, 4 spellings" in done.stdout and "1 words left out" in done.stdout
-    )
+    spoken, words, out = (tmp_path / name for name in ("spoken.txt", "words.txt", "lexicon.safetensors"))
+    spoken.write_text(SPOKEN)
+    words.write_text("to\nread\nxylem\n")
+    assert command(words, tmp_path / "phones", out, "--pronunciations", spoken) == 0
+    told = capsys.readouterr().out
+    assert "2 words, 4 spellings" in told and "1 words left out" in told
     assert words_at(lexicon.read(out), [7, 6, 3]) == ["read"]
-    assert "a model of phones needs --pronunciations" in command(words, tmp_path / "phones", out).stderr
-    done = command(words, tiny_directory, out, "--pronunciations", tmp_path / "dictionary.txt")
-    assert done.returncode == 1 and "a model of characters spells words by itself" in done.stderr
+    with pytest.raises(ConfigError, match="a model of phones needs --pronunciations"):
+        command(words, tmp_path / "phones", out)
+    with pytest.raises(ConfigError, match="a model of characters spells words by itself"):
+        command(words, tiny_directory, out, "--pronunciations", spoken)
