@@ -15,7 +15,7 @@ from strategies import CHARACTERS, PLAIN, quick, random_model, thorough
 from streamasr import modelfile
 from streamasr.data import lexicon as data
 from streamasr.errors import ConfigError, ModelError
-from streamasr.search import lexicon
+from streamasr.search import lexicon, lm
 from streamasr.vocabulary import Vocabulary
 
 spellings = st.lists(
@@ -200,3 +200,14 @@ def test_command_for_a_model_of_phones(
         command(words, tmp_path / "phones", out)
     with pytest.raises(ConfigError, match="a model of characters spells words by itself"):
         command(words, tiny_directory, out, "--pronunciations", spoken)
+
+
+def test_language_model_ids() -> None:
+    known = ["<s>", "a", "b", "c", "<unk>"]
+    one = np.arange(5, dtype=np.int32)[:, None], -np.ones(5), np.zeros(5)
+    model = lm.build(known, [one])
+    for words, ids in [("abc", [1, 2, 3]), ("bc", [2, 3]), ("cab", [3, 1, 2]), ("abcd", [1, 2, 3, 4])]:
+        found = lexicon.build([(word, [1]) for word in words], 5)
+        assert lexicon.language_model_ids(found, model).tolist() == ids
+    with pytest.raises(ConfigError, match="knows 1 of the lexicon's 3 words .not 'x'"):
+        lexicon.language_model_ids(lexicon.build([(word, [1]) for word in "axy"], 5), model)
