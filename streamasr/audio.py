@@ -83,8 +83,8 @@ def as_samples(array: ArrayLike, name: str = "samples", first: int = 0) -> Sampl
         return given.astype(np.float32) / np.float32(32768)
     if given.dtype.kind != "f" or given.dtype.itemsize not in (4, 8):
         raise AudioError(f"{name}: dtype {given.dtype}, must be int16, or float32 or float64 in [-1, 1]")
-    bad = np.flatnonzero(~(np.abs(given) <= LOUDEST))  # catches NaN as well
-    if len(bad):
+    if given.size and not np.abs(given).max() <= LOUDEST:  # catches NaN as well
+        bad = np.flatnonzero(~(np.abs(given) <= LOUDEST))
         raise AudioError(
             f"{name}: sample {first + bad[0]} is {given[bad[0]]:g}; "
             "full scale is 1.0 (integers need dtype int16)"
