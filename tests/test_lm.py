@@ -229,6 +229,9 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [*map(str, line), "--words", "0"])
     with pytest.raises(ConfigError, match="no words are kept"):
         ngram.main()
+    monkeypatch.setattr(sys, "argv", [*map(str, line), "--most-bytes", "9000", "--bits", "16"])
+    with pytest.raises(ConfigError, match="counts codes of 8 bits"):
+        ngram.main()
 
 
 def test_text_alone_brings_its_words(tmp_path: Path) -> None:

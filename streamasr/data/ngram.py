@@ -277,6 +277,8 @@ def main() -> int:
     smaller.add_argument("--most-bytes", type=int, metavar="N", help="of OUT: leave out what says least")
     smaller.add_argument("--prune", type=float, metavar="NATS", help="leave out what costs less a word")
     options = parser.parse_args()
+    if options.most_bytes is not None and options.bits != 8:
+        raise ConfigError("--most-bytes counts codes of 8 bits; leave out --bits")
     words, first = read_grams(options.source[0])
     models = [first, *(read_grams(path, words)[1] for path in options.source[1:])]
     try:
