@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -248,3 +250,16 @@ def test_ten_thousand_phrases_cost_as_little_as_ten() -> None:
             best = min(best, time.process_time() - begin)
         times.append(best)
     assert times[1] < 3 * times[0] + 0.02
+
+
+def test_the_benchmark_counts_what_is_listed_apart() -> None:
+    path = Path(__file__).parents[1] / "benchmarks" / "hotwords.py"
+    spec = importlib.util.spec_from_file_location("hotwords_benchmark", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    references = {"a": "so said madge to madge", "b": "the quick kirkleatham yeast"}
+    found = {"a": "so said madge to match", "b": "the yeast kirkleatham yeast madge"}
+    # One of four listed; hotwords that nobody said, or in the place of another word, count for the others.
+    assert module.errors(references, found, {"madge", "kirkleatham", "yeast"}) == (1 / 4, 2 / 5, 3 / 9)
+    assert module.errors({"a": "so"}, {"a": ""}, set()) == (0.0, 1.0, 1.0)
