@@ -376,6 +376,22 @@ def test_finished_text_stays_where_it_is(page: Page, talk: Path) -> None:
     assert len(page.js(LINES)) >= 6
 
 
+def test_works_without_a_mouse(page: Page) -> None:
+    reached = []
+    for _ in range(4):
+        page.key("Tab", 9)
+        reached.append(page.js("document.activeElement.id || document.activeElement.parentElement.id"))
+    assert reached == ["captions", "go", "open", "settings"]
+    page.key("Enter", 13)
+    page.until("settings.open")
+    page.key("Tab", 9)
+    assert page.js("document.activeElement.id") == "device"
+    page.key("Escape", 27)
+    assert page.js("[settings.open, document.activeElement.nodeName]") == [False, "SUMMARY"]
+    assert page.js("finals.ariaLive || finals.getAttribute('aria-live')") == "polite"
+    assert page.js("partial.closest('[aria-live]')") is None  # guesses are not read aloud
+
+
 CONTRASTS = """
 (() => {
   const rgb = (color) => color.match(/[\\d.]+/g).map(Number);
