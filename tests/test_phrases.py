@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import soundfile
+from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import cuts, finals, quick, run, sound
@@ -246,3 +247,18 @@ def test_wrong_use(
     arguments = ["--model", str(tiny_directory), "--phrases", str(files / "list"), *options]
     assert main(["evaluate", str(files / "a.jsonl"), *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_spoken_digits(shipped: streamasr.Recognizer) -> None:
+    digits = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    listing = DATA / "commands-dev.jsonl"
+    if not listing.exists():
+        pytest.skip("no recordings beside the repository")
+    said = [json.loads(line) for line in listing.read_text().splitlines()]
+    said = [each for each in said if each["text"] in ("zero", "five", "seven") and each["duration"] < 1][:6]
+    right, false = 0, 0
+    for each in said:
+        others = [digit for digit in digits if digit != each["text"]]
+        right += shipped.transcribe(DATA / each["audio"], phrases=digits).text == each["text"]
+        false += shipped.transcribe(DATA / each["audio"], phrases=others).text != ""
+    assert right >= 5 and false <= 1, (right, false, len(said))

@@ -32,7 +32,7 @@ from ..errors import ConfigError
 from .lexicon import Lexicon
 from .pronounce import Speller
 
-DEFAULT_BOOST = 6.0  # chosen of 2, 4, 6 and 12 on dev: the most that cost other words nothing
+DEFAULT_BOOST = 6.0  # chosen of 2 to 12 on dev sets: the most that costs other words nothing (docs/search.md)
 MOST_BOOST = 100.0
 
 Phrase = str | tuple[str, float]
