@@ -75,12 +75,16 @@ def http_protocol(hub: Hub) -> type[asyncio.Protocol]:
                 )
                 transport.close()
 
+        def handle_websocket_upgrade(self, event: Any) -> None:
+            self._patience.cancel()  # from now on the connection's own
+            super().handle_websocket_upgrade(event)
+
         def connection_lost(self, exc: Exception | None) -> None:
             self._patience.cancel()
             super().connection_lost(exc)
 
         def _give_up(self) -> None:
-            if self.cycle is None and self.transport.get_protocol() is self:  # no whole request yet
+            if self.cycle is None:  # no whole request yet
                 self.transport.abort()
 
     return Http
