@@ -115,7 +115,8 @@ def test_what_the_search_hears(tiny: streamasr.Recognizer, plain: streamasr.Reco
         stream = asr.stream(at_endpoint=policy)
         heard: list[NDArray[np.float32]] = []
         for part in every(len(samples), 1_700):
-            for row, _ in stream._steps(stream._state, samples[part]):
+            frames = asr._features.advance(stream._state.features, samples[part])
+            for row, _ in stream._steps(frames):
                 heard.append(row)
                 if len(heard) == at + 1:
                     stream._restart(stream._state)
