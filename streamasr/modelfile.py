@@ -2,7 +2,7 @@
 
     model.safetensors   float32, float16 or int8 with a scale for each row; read as float32
     model.json          what the tensors are
-    lexicon.safetensors, lm.safetensors    optional, for the beam search; opened when one is
+    lexicon.safetensors, lm.safetensors, g2p.safetensors    optional, for the beam search; opened when one is
     MODEL_CARD.md       for people; not read here
 
 Files are not trusted: whatever is wrong with them, the caller gets a ModelError that names the file
