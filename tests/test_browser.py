@@ -339,7 +339,7 @@ def test_says_what_is_wrong(
         assert page.complaints == []
     press(page, "notice-button")
     page.choose("#file", SAMPLES / "door.flac")
-    assert "does not answer" in page.until(NOTICE)
+    assert "No connection" in page.until(NOTICE)
 
 
 def test_finished_text_stays_where_it_is(page: Page, talk: Path) -> None:

@@ -264,12 +264,14 @@ $("txt").onclick = () => download(txt(segments), "txt");
 $("srt").onclick = () => download(srt(segments, duration), "srt");
 
 $("clear").onclick = () => {
-  const [old, lines, name] = [segments, [...$("finals").children], file];
+  const [old, lines, name, seconds] = [segments, [...$("finals").children], file, duration];
   [segments, fresh, file] = [[], 0, null];
+  if (!current) duration = 0;
   $("finals").replaceChildren();
   notice("The text is cleared.", "Undo", () => {
     segments.unshift(...old);
     file ??= name;
+    duration ||= seconds;
     $("finals").prepend(...lines);
     update();
   });

@@ -11,6 +11,8 @@ const CONNECT_SECONDS = 10;
 const WAITS = [0.1, 0.5, 1, 2, 4]; // seconds between attempts; the last one goes on
 const MOST_TRIES = 20; // that are refused, without progress in between
 const BUFFERED_BYTES = 131072; // in the browser; more would only hide how far behind the line is
+// Browsers do not tell which.
+const UNREACHED = "No connection: the server has stopped, has too many, or does not know this address (--origin).";
 const RENEW = new Set(["unknown_session", "lost_events", "internal"]);
 const WAIT = new Set(["overloaded", "address_limit", "stopping"]);
 
@@ -94,7 +96,7 @@ export class Session {
   lost() {
     const { code, message, resumable, retry_seconds: retry = 0 } = this.refusal;
     this.leave(3000);
-    if (!this.greeted && !code) return this.close("The server does not answer. Is it running?");
+    if (!this.greeted && !code) return this.close(UNREACHED);
     if (code && !resumable) {
       if (!this.greeted || !(RENEW.has(code) || WAIT.has(code)) || this.tries > MOST_TRIES) {
         const token = code === "unauthorized" ? " Add #token=TOKEN to the address of this page." : "";
