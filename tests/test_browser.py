@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import re
 import socket
 import threading
 import urllib.request
@@ -118,6 +119,58 @@ def server(shipped: streamasr.Recognizer) -> Iterator[Server]:
         yield running
 
 
+class Cable:
+    """A port that leads to another one. What is cut is cut; later connections go through again."""
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self._ends: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def cut(self) -> None:
+        for end in list(self._ends):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+        for end in (self._listener, *self._ends):
+            end.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near = self._listener.accept()[0]
+                self._ends.add(near)
+                far = socket.create_connection(("127.0.0.1", self._to))
+                self._ends.add(far)
+                for pair in ((near, far), (far, near)):
+                    self._threads.append(threading.Thread(target=self._carry, args=pair))
+                    self._threads[-1].start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := source.recv(65536):
+                target.sendall(content)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def cable(server: Server) -> Iterator[Cable]:
+    cable = Cable(server.port)
+    yield cable
+    cable.close()
+
+
 @pytest.fixture
 def opened(browser: Page) -> Callable[[Any], Page]:
     def opened(server: Any) -> Page:
@@ -172,14 +225,21 @@ def busy() -> bool:
 
 
 def test_captions_of_the_microphone(
-    page: Page, server: Server, shipped: streamasr.Recognizer, spoken: Path, heard: list[NDArray[np.float32]]
+    opened: Callable[[Any], Page],
+    cable: Cable,
+    shipped: streamasr.Recognizer,
+    spoken: Path,
+    heard: list[NDArray[np.float32]],
 ) -> None:
+    """Also over a line that breaks in the middle of the sentence."""
+    page = opened(cable)
     played = audio.read(spoken)[0]
     sentence = played[MICROPHONE : len(played) - MICROPHONE]
     for _ in range(3):
         heard.clear()
         press(page, "go")
-        page.until(f"{STATE} === 'Listening'")
+        page.until("document.getElementById('stable').textContent")
+        cable.cut()
         page.until(f"({NOTICE}).startsWith('No sound for 2 seconds')")  # after the end
         assert page.js("document.getElementById('delay').textContent").endswith("s")
         press(page, "go")
@@ -189,8 +249,8 @@ def test_captions_of_the_microphone(
         exact = start >= 0 and np.array_equal(got[start : start + len(sentence)], sentence)
         if exact or busy():
             break
-        page.open(server.url)
-        page.until(IDLE)
+        page = opened(cable)
+    assert page.complaints == []
     assert exact or busy(), "the microphone's samples did not arrive as they were played"
     assert np.count_nonzero(got) > 0.85 * np.count_nonzero(sentence)
     lines = page.js(LINES)
@@ -230,67 +290,18 @@ def test_a_recording_gives_what_transcribe_gives(
         assert file.read_text() == expected
 
 
-class Cable:
-    """A port that leads to another one. What is cut is cut; later connections go through again."""
-
-    def __init__(self, port: int) -> None:
-        self._to = port
-        self._ends: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def cut(self) -> None:
-        for end in list(self._ends):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()
-        self.cut()
-        for thread in self._threads:
-            thread.join()
-        for end in (self._listener, *self._ends):
-            end.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near = self._listener.accept()[0]
-                self._ends.add(near)
-                far = socket.create_connection(("127.0.0.1", self._to))
-                self._ends.add(far)
-                for pair in ((near, far), (far, near)):
-                    self._threads.append(threading.Thread(target=self._carry, args=pair))
-                    self._threads[-1].start()
-
-    def _carry(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while content := source.recv(65536):
-                target.sendall(content)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-
 def test_nothing_is_lost_when_the_line_breaks(
-    opened: Callable[[Any], Page], server: Server, talk: Path, said: streamasr.Transcript
+    opened: Callable[[Any], Page], server: Server, cable: Cable, talk: Path, said: streamasr.Transcript
 ) -> None:
-    cable = Cable(server.port)
-    try:
-        page = opened(cable)
-        page.choose("#file", talk)
-        for count in (1, 3):
-            page.until(f"document.querySelectorAll('#finals li').length >= {count}")
-            cable.cut()
-        page.until(f"{STATE} === 'Done'")
-    finally:
-        cable.close()
+    page = opened(cable)
+    page.choose("#file", talk)
+    for count in (1, 3):
+        page.until(f"document.querySelectorAll('#finals li').length >= {count}")
+        cable.cut()
+    page.until(f"{STATE} === 'Done'")
     assert page.js(LINES) == [segment.text for segment in said.segments]
     with urllib.request.urlopen(f"{server.url}/metrics") as answer:
-        assert "resumed_total 2" in answer.read().decode()
+        assert re.search(r"resumed_total [2-9]", answer.read().decode())
 
 
 def test_goes_on_when_the_server_was_restarted(
