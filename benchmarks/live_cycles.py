@@ -48,7 +48,7 @@ def numbers(where: str) -> dict[str, float]:
 
 def cycles(options: argparse.Namespace) -> int:
     logging.getLogger("websockets").setLevel(logging.CRITICAL)  # it says so when we cut its lines
-    """`options.count` clients of all kinds, after 64 that warm the server up -> exit code."""
+    """`options.count` clients of all kinds, after a third as many that warm the server up -> code."""
     kinds = itertools.cycle(("whole", "drop", "garbage", "huge", "mute", "abandon", "raw", "resume", "flood"))
     sound = np.zeros(1600, "<i2").tobytes()
 
@@ -98,7 +98,7 @@ def cycles(options: argparse.Namespace) -> int:
     states, third = [], -(-options.count // 3)
     with serving(options, options.count) as (where, process):
         for round_number in range(4):
-            for _ in range(third if round_number else 64):  # the first only warms up
+            for _ in range(third):  # the first round only warms up: so many at once take their memory
                 one(where, next(kinds))
             time.sleep(36)  # dropped sessions wait 30 seconds for their clients, half-open ones 5 more
             states.append(state(where, process))

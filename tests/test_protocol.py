@@ -51,6 +51,8 @@ def test_hello() -> None:
     assert parse_first(protocol.render(written)) == Hello(
         8000, "f32le", "key", False, (rule,), ("so", ("it is", 3.0))
     )
+    only = parse_first(protocol.render(protocol.hello(8000, "s16le", phrases=["so"], at_endpoint="reset")))
+    assert only == Hello(8000, phrases=("so",), at_endpoint="reset")
     assert parse_first('{"type": "resume", "session": "s", "event": 3}') == Resume("s", 3)
 
 
@@ -75,6 +77,7 @@ def test_hello() -> None:
         ("bad_option", {"options": {"endpointing": [{"silence_seconds": -1}]}}, "0 or more"),
         ("bad_option", {"options": {"hotwords": "so"}}, "list of phrases"),
         ("bad_option", {"options": {"hotwords": [["so", "2"]]}}, "neither a phrase nor"),
+        ("bad_option", {"options": {"phrases": ["so", 3]}}, "phrases must be a list of texts"),
         ("unsupported_version", {"version": 2}, "speaks version 1"),
         ("unsupported_version", {"version": True}, "speaks version 1"),
     ],

@@ -724,6 +724,18 @@ def test_whole_recordings(server: Server, plain: streamasr.Recognizer) -> None:
         clients.transcribe(url, [(SOUND[:0], 16_000)], name="talk")
 
 
+def test_hotwords_and_phrases(beam: streamasr.Recognizer) -> None:
+    heard = beam.transcribe(SOUND, 16_000)
+    (word, other) = (heard.words[0].text, heard.words[-1].text)
+    with serving(beam) as server:
+        url = server.url.replace("http", "ws")
+        for options in ({"hotwords": ((word, 9.0), other)}, {"phrases": (word, f"{other} {word}")}):
+            expected = beam.transcribe(SOUND, 16_000, **options)
+            assert clients.transcribe(url, [(SOUND, 16_000)], **options) == expected
+        with pytest.raises(ServerError, match=r"bad_option"):
+            clients.transcribe(url, [(SOUND, 16_000)], hotwords=["so"], phrases=["so"])
+
+
 def test_what_the_client_says_when_it_cannot(server: Server, tiny: streamasr.Recognizer) -> None:
     with pytest.raises(ServerError, match=r"cannot be reached.*is the server running"):
         clients.transcribe("ws://127.0.0.1:9", [(SOUND, 16_000)])

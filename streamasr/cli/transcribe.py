@@ -130,15 +130,14 @@ def _remote(options: argparse.Namespace) -> Recognize:
         ) from error
     from ..audio import BLOCK_SECONDS, blocks
 
-    for option in ("hotwords", "phrases"):
-        if getattr(options, option):
-            raise ConfigError(f"--{option} needs a model on this machine; leave --server out")
-    token = options.token if options.token is not None else os.environ.get("STREAMASR_TOKEN", "")
+    told = {"at_endpoint": options.at_endpoint, **phrases.arguments(options)}
+    told.pop("search", None)  # the server's model decides
+    told["token"] = options.token if options.token is not None else os.environ.get("STREAMASR_TOKEN", "")
 
     def recognize(file: str) -> Transcript:
         pieces: Iterable[tuple[Samples, int]]
         name, pieces = ("samples", [_stdin()]) if file == STDIN else (file, blocks(file, BLOCK_SECONDS))
-        return transcribe(options.server, pieces, token=token, at_endpoint=options.at_endpoint, name=name)
+        return transcribe(options.server, pieces, name=name, **told)
 
     return recognize
 

@@ -48,6 +48,7 @@ class Client:
         partials: bool = True,
         endpointing: bool | Sequence[EndpointRule] = True,
         hotwords: Iterable[Phrase] = (),
+        phrases: Iterable[str] | None = None,
         at_endpoint: str = "carry",
     ) -> None:
         self._url = url.rstrip("/")
@@ -61,6 +62,7 @@ class Client:
             partials=partials,
             endpointing=endpointing,
             hotwords=hotwords,
+            phrases=phrases,
             at_endpoint=at_endpoint,
         )
         self._socket: ClientConnection | None = None
@@ -187,27 +189,21 @@ class Client:
 
 
 def transcribe(
-    url: str,
-    pieces: Iterable[tuple[ArrayLike, int]],
-    *,
-    token: str = "",
-    at_endpoint: str = "carry",
-    name: str = "samples",
+    url: str, pieces: Iterable[tuple[ArrayLike, int]], *, name: str = "samples", **options: Any
 ) -> Transcript:
     """Pieces of one recording, (samples [n], rate in Hz), as `audio.blocks` reads them -> Transcript.
 
-    The same as `Recognizer.transcribe` of the server's model. Raises ConfigError, ServerError, and
-    AudioError when there are no samples; its message calls the recording `name`.
+    `options` are those of `Client`. The same as `Recognizer.transcribe` of the server's model. Raises
+    ConfigError, ServerError, and AudioError when there are no samples; its message names `name`.
     """
-    return asyncio.run(_transcribe(url, iter(pieces), token, at_endpoint, name))
+    return asyncio.run(_transcribe(url, iter(pieces), name, options))
 
 
 async def _transcribe(
-    url: str, pieces: Iterator[tuple[ArrayLike, int]], token: str, at_endpoint: str, name: str
+    url: str, pieces: Iterator[tuple[ArrayLike, int]], name: str, options: dict[str, Any]
 ) -> Transcript:
     samples, sample_rate = next(pieces)
-    connection = Client(url, sample_rate=sample_rate, token=token, partials=False, at_endpoint=at_endpoint)
-    async with connection as client:
+    async with Client(url, sample_rate=sample_rate, partials=False, **options) as client:
 
         async def send() -> None:
             await client.send(samples)

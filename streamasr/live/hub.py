@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import StreamASRError
+from ..errors import ConfigError, StreamASRError
 from ..events import Partial
 from ..recognizer import Recognizer
 from ..stream import Stream
@@ -179,10 +179,14 @@ class Hub:
 
     def _stream(self, hello: Hello) -> Stream:
         """On a thread of its own: thousands of hotwords take a moment."""
+        if (hello.hotwords or hello.phrases is not None) and self._recognizer.default_search != "beam":
+            # Nor is the beam search compiled for them: that would take seconds from everybody.
+            raise ConfigError("hotwords and phrases need a server whose model has a lexicon; leave them out")
         return self._recognizer.stream(
             hello.sample_rate,
             endpointing=hello.endpointing,
             hotwords=hello.hotwords or None,
+            phrases=hello.phrases,
             at_endpoint=hello.at_endpoint,
         )
 

@@ -20,7 +20,7 @@ from ..segmenter import EndpointRule
 VERSION = 1
 PATH = "/v1/stream"
 ENCODINGS = {"s16le": "<i2", "f32le": "<f4"}
-OPTIONS = ("partials", "endpointing", "hotwords", "at_endpoint")
+OPTIONS = ("partials", "endpointing", "hotwords", "phrases", "at_endpoint")
 CLOSE_CODES = {  # every code of an error message, and what the connection is closed with (RFC 6455, 7.4)
     "bad_message": 1008,
     "bad_audio": 1008,
@@ -63,7 +63,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """First message of a new session. `endpointing` and `hotwords` as `Recognizer.stream` takes them."""
+    """First message of a new session. Options as `Recognizer.stream` takes them."""
 
     sample_rate: int
     encoding: str = "s16le"
@@ -71,6 +71,7 @@ class Hello:
     partials: bool = True
     endpointing: bool | tuple[EndpointRule, ...] = True
     hotwords: tuple[Phrase, ...] = ()
+    phrases: tuple[str, ...] | None = None
     at_endpoint: str = "carry"
 
 
@@ -133,6 +134,7 @@ def parse_first(text: str) -> Hello | Resume:
         _field(options, "partials", bool, True),
         _endpointing(options.get("endpointing", True)),
         _hotwords(options.get("hotwords", [])),
+        _phrases(options.get("phrases")),
         _field(options, "at_endpoint", str, "carry"),
     )
 
@@ -161,11 +163,13 @@ def hello(
     partials: bool = True,
     endpointing: bool | Sequence[EndpointRule] = True,
     hotwords: Iterable[Phrase] = (),
+    phrases: Iterable[str] | None = None,
     at_endpoint: str = "carry",
 ) -> dict[str, Any]:
     """What `parse_first` reads."""
     rules = endpointing if isinstance(endpointing, bool) else [_rule_fields(rule) for rule in endpointing]
-    values = (partials, rules, list(hotwords), at_endpoint)
+    only = None if phrases is None else list(phrases)
+    values = (partials, rules, list(hotwords), only, at_endpoint)
     options = dict(zip(OPTIONS, values, strict=True))
     message: dict[str, Any] = {"type": "hello", "version": VERSION, "sample_rate": sample_rate}
     message |= {"encoding": encoding, "options": options}
@@ -240,3 +244,11 @@ def _hotwords(value: Any) -> tuple[Phrase, ...]:
         else:
             raise Refusal("bad_option", f"hotwords: {item!r:.80} is neither a phrase nor [phrase, boost]")
     return tuple(phrases)
+
+
+def _phrases(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise Refusal("bad_option", "phrases must be a list of texts")
+    return tuple(value)
