@@ -97,7 +97,7 @@ def cycles(options: argparse.Namespace) -> int:
 
     states, third = [], -(-options.count // 3)
     with serving(options, options.count) as (where, process):
-        for round_number in range(4):
+        for _ in range(4):
             for _ in range(third):  # the first round only warms up: so many at once take their memory
                 one(where, next(kinds))
             time.sleep(36)  # dropped sessions wait 30 seconds for their clients, half-open ones 5 more
