@@ -58,7 +58,7 @@ def test_the_layers_are_those_of_the_reference_engine() -> None:
     x = TENSORS["embedding"][tokens][None] * np.float32(math.sqrt(6))
     h = np.zeros((1, 2, 10), np.float32)
     c = np.zeros_like(h)
-    engine.recur(x, h, c)
+    engine.recur(x[0], [1] * len(tokens), h, c)
     state = MODEL.start()
     for token in tokens:
         MODEL.step([token], state)
