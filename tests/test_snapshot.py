@@ -35,8 +35,8 @@ def test_other_model() -> None:
 
 
 def test_other_version() -> None:
-    data = DATA[:8] + b"\x02" + DATA[9:-32]
-    with pytest.raises(SnapshotError, match="format 2"):
+    data = DATA[:8] + b"\x01" + DATA[9:-32]
+    with pytest.raises(SnapshotError, match="format 1"):
         snapshot.read(data + hashlib.sha256(data).digest(), "model-1")
 
 
