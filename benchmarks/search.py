@@ -1,10 +1,10 @@
 """Speed of the search on one thread, as Markdown: processor time per step.
 
-    python benchmarks/search.py MODEL [--beam 50] [--log-probs FILE.npz] [--seconds 60]
+    python benchmarks/search.py MODEL [FILE...] [--beam 50] [--seconds 60]
 
-MODEL is a directory with lexicon.safetensors and lm.safetensors. Without recorded log-probabilities
-(arrays [S, V] in an .npz) random ones are searched that look like speech: words of the lexicon, spelt with
-doubt, in two steps a letter and two blanks. Compilation and the first second are not counted.
+The steps are those of recordings (default: the demo's), played again and again; letters for the searches
+without a lexicon, what the model has a lexicon of for the others. Compilation and the first second are not
+counted.
 """
 
 from __future__ import annotations
@@ -19,66 +19,55 @@ import sys  # noqa: E402
 import time  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+from tuning import emissions  # noqa: E402
 
-from streamasr import modelfile, state  # noqa: E402
+import streamasr  # noqa: E402
+from streamasr import state  # noqa: E402
 from streamasr.errors import StreamASRError  # noqa: E402
-from streamasr.search import lexicon, lm  # noqa: E402
 from streamasr.search.beam import BeamSearch  # noqa: E402
-from streamasr.search.greedy import GreedySearch  # noqa: E402
-from streamasr.vocabulary import Vocabulary  # noqa: E402
 
-
-def doubtful(words: list[str], vocabulary: Vocabulary, steps: int, seed: int = 0) -> NDArray[np.float32]:
-    """Words -> log_probs [S, V] of some of them: letters right in two of three cases, blanks mostly sure."""
-    rng = np.random.default_rng(seed)
-    path: list[int] = []
-    while len(path) < steps:
-        for letter in vocabulary.encode(words[rng.integers(min(len(words), 20_000))] + " "):
-            path += [letter, letter, 0, 0]
-    logits = 1.5 * rng.standard_normal((steps, len(vocabulary)))
-    logits[np.arange(steps), path[:steps]] += np.where(
-        np.array(path[:steps]) == 0, rng.uniform(3, 10, steps), 5.0
-    )
-    return np.asarray(logits - np.log(np.exp(logits).sum(1, keepdims=True)), np.float32)
+DEMO = Path(__file__).parents[1] / "demo" / "samples"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
     parser.add_argument("--beam", type=int, default=50)
-    parser.add_argument("--log-probs", type=Path, metavar="FILE")
     parser.add_argument("--seconds", type=float, default=60.0, help="of speech; default: %(default)s")
     options = parser.parse_args()
-    folder = modelfile.find(options.model)
-    description = modelfile.read(folder).description
-    vocabulary = description.vocabulary
-    step_seconds = description.encoder.frames_per_step / 100
-    words, model = lexicon.read(folder / "lexicon.safetensors"), lm.read(folder / "lm.safetensors")
+    recognizer = streamasr.load(options.model)
+    step_seconds = recognizer.info["step_seconds"]
     steps = round(options.seconds / step_seconds)
-    if options.log_probs:
-        recorded = np.load(options.log_probs)
-        log_probs = np.concatenate([recorded[name] for name in recorded.files])[:steps]
-    else:
-        log_probs = doubtful([w for w in model.words if w in words.ids], vocabulary, steps)
-    config = replace(description.search, beam=options.beam)
-    rng = np.random.default_rng(1)
-    phrases = ["".join(rng.choice([*"abcdefghijklmnopqrstuvwxyz"], 8)) for _ in range(10_000)]
-    searches = {
-        "greedy": GreedySearch(vocabulary),
-        "beam": BeamSearch(vocabulary, config),
-        "beam + lexicon": BeamSearch(vocabulary, config, words),
-        "beam + lexicon + n-gram": BeamSearch(vocabulary, config, words, model),
-        "the same, every step extends": BeamSearch(vocabulary, replace(config, blank_skip=1.0), words, model),
-        "+ 10,000 hotwords": BeamSearch(vocabulary, config, words, model, phrases=phrases),
+    files = options.files or sorted(DEMO.glob("*.flac"))
+    rows = {
+        kind: np.concatenate([emissions(recognizer, f, kind) for f in files]) for kind in ("greedy", "beam")
+    }
+    rows = {kind: np.resize(found, (steps, found.shape[1])) for kind, found in rows.items()}
+    full, bare = recognizer._beam(True), recognizer._beam(False)
+    config = replace(full.config, beam=options.beam)
+    words, model, vocabulary = full.lexicon, full.model, full.vocabulary
+    assert words is not None and model is not None, "the model brings no lexicon and language model"
+    phrases = np.random.default_rng(1).choice(np.array(words.words), 10_000, replace=False).tolist()
+    every = replace(config, blank_skip=1.0)
+    letters = recognizer.model.description.vocabulary
+    searches: dict[str, tuple[str, Any]] = {
+        "greedy": ("greedy", recognizer._greedy),
+        "beam, letters": ("greedy", BeamSearch(letters, config)),
+        "beam + lexicon": ("beam", bare),
+        "beam + lexicon + n-gram": ("beam", BeamSearch(vocabulary, config, words, model)),
+        "the same, every step extends": ("beam", BeamSearch(vocabulary, every, words, model)),
+        "+ 10,000 hotwords": ("beam", BeamSearch(vocabulary, config, words, model, phrases=phrases)),
     }
     print(f"{len(words.words):,} words, {len(model):,} n-grams, beam {options.beam}, "
-          f"{len(log_probs)} steps of {1000 * step_seconds:g} ms, one thread\n")  # fmt: skip
+          f"{steps} steps of {1000 * step_seconds:g} ms, one thread\n")  # fmt: skip
     print("| search | us per step | us per best() | state |\n| --- | --- | --- | --- |")
-    for name, search in searches.items():
+    for name, (kind, search) in searches.items():
+        log_probs = rows[kind]
         s = search.start()
         search.advance(s, log_probs[:33])
         search.best(s)

@@ -29,10 +29,10 @@ from streamasr.search.config import BeamConfig
 from streamasr.stream import Stream
 
 
-def emissions(recognizer: Recognizer, path: Path) -> NDArray[np.float32]:
-    """log_probs [S, V] of a whole recording, flush included, as the beam search of a stream gets them."""
+def emissions(recognizer: Recognizer, path: Path, kind: str = "beam") -> NDArray[np.float32]:
+    """log_probs [S, V] of a whole recording, flush included, as that search of a stream gets them."""
     samples, rate = audio.read(path)
-    stream: Stream = recognizer.stream(rate, search="beam", endpointing=False)
+    stream: Stream = recognizer.stream(rate, search=kind, endpointing=False)
     rows = [np.zeros((0, len(stream._search.vocabulary)), np.float32)]
     state = stream._state
     stream._search = _Recorder(rows)  # type: ignore[assignment]
