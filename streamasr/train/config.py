@@ -86,6 +86,7 @@ class TrainConfig:
     token_weight: float = 1.0  # of the CTC loss of the characters
     phone_weight: float = 0.3  # of the phone loss
     denominator: float = 0.0  # weight of CTC-CRF's log Z beside the phone CTC loss; 0: plain CTC
+    ctc_epochs: int = 0  # first epochs without it
     average_decay: float = 0.999  # exponential average of the weights, what is validated and exported
     bptt_steps: int = 0  # truncate back-propagation through time to so many steps; 0: whole utterances
     carry_probability: float = 0.0  # share of rows that start from the state another utterance left

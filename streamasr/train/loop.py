@@ -217,7 +217,7 @@ class Trainer:
                 logits, steps = out.phone_logits[:, known], out.steps[known]
                 losses = ctc_loss(logits, phones, steps)
                 _, values["phone_loss"] = _mean_loss(losses, phones)
-                if self.trigram is not None:
+                if self.trigram is not None and self.epoch >= c.ctc_epochs:
                     said = torch.tensor([self.trigram.log_probability(p) for p in phones])
                     log_z = log_denominator(logits, self.trigram, steps)
                     losses = losses + c.denominator * (log_z - said.to(log_z.device))
