@@ -32,6 +32,7 @@ from streamasr.errors import StreamASRError  # noqa: E402
 
 SAMPLES = Path(__file__).parents[1] / "demo" / "samples"
 WARM_UP_SECONDS = 1.0
+CROWD, CROWD_CHUNKS = 200, 20
 
 
 def chunks(files: list[Path], seconds: float) -> tuple[int, Iterator[NDArray[np.float32]]]:
@@ -95,6 +96,13 @@ def main() -> int:
     begin = time.perf_counter()
     stream.finish()
     finish = time.perf_counter() - begin
+    before = memory()
+    crowd = [recognizer.stream(sample_rate=rate) for _ in range(CROWD)]
+    begin = time.process_time()
+    for _ in range(CROWD_CHUNKS):
+        recognizer.accept_batch(crowd, [next(sound) for _ in crowd])
+    batched = (time.process_time() - begin) / (CROWD_CHUNKS * CROWD * options.chunk)
+    after = memory()
     info = recognizer.info
     p50, p95, p99 = 1000 * np.quantile(times, (0.5, 0.95, 0.99))
     rows = [
@@ -109,6 +117,8 @@ def main() -> int:
         ("algorithmic latency", f"{1000 * info['latency_seconds']['total']:.0f} ms"),
         ("memory at start, end", f"{megabytes(start_memory)}, {megabytes(end_memory)}"),
         ("state at start, end", f"{start_state / 1000:.1f} kB, {end_state / 1000:.1f} kB"),
+        (f"memory, {CROWD} streams more", megabytes(after and before and after - before)),
+        ("their real-time factor, each", f"{batched:.4f}, in one batch"),
         ("machine", f"{processor()}, one thread"),
         ("versions", f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.system()}"),
     ]
