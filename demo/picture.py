@@ -14,7 +14,7 @@ import streamasr
 from streamasr import audio
 
 HERE = Path(__file__).parent
-SAMPLES = ("river", "garden")
+SAMPLES = ("river", "letter")
 CHUNK_SECONDS = 0.1
 PAUSE_SECONDS = 1.5  # after each recording, to read it
 WIDTH, LINE, LEFT = 760, 26, 18

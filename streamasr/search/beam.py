@@ -181,6 +181,8 @@ class BeamSearch:
 
     def advance(self, state: BeamState, log_probs: NDArray[np.float32]) -> bool:
         """log_probs [S, V] -> whether the text or a time may have changed."""
+        # Compiled loops do not look where they read.
+        assert log_probs.shape[1] == len(self.vocabulary), "log_probs of another head"
         done = 0
         while done < len(log_probs):
             if state.step % _SETTLE_STEPS == 0 or not len(state.arena):

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from strategies import finals, quick, run, seeds, sound
 
 import streamasr
-from streamasr.encoder import Encoder
 from streamasr.features import LogMel
 
 
@@ -22,8 +21,8 @@ def text_of_whole(asr: streamasr.Recognizer, samples: np.ndarray[Any, Any]) -> s
     frames = (-(-frames // k) + flush) * k
     padded = np.concatenate([samples, np.zeros(160 * (frames - 1) + 400 - len(samples), np.float32)])
     features = LogMel(model.features, asr.model.tensors["features.mean"], asr.model.tensors["features.std"])
-    encoder = Encoder(model.encoder, model.features.mel_bands, asr.model.tensors)
-    search: Any = asr.stream()._search
+    stream: Any = asr.stream()
+    encoder, search = stream._encoder, stream._search
     state = encoder.start()
     log_probs = [encoder.advance(state, features.advance(features.start(), padded)), encoder.finish(state)]
     assert sum(map(len, log_probs)) == frames // k
