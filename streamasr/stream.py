@@ -273,7 +273,7 @@ class Stream:
         decided; else all are at once, which is faster.
         """
         state, size = self._state, self._encoder.frames_per_step
-        if self.batchable:
+        if self._batchable:
             levels = self._levels(frames)
             yield from _pairs(self._encoder.advance(state.encoder, frames), levels)
             return
@@ -288,7 +288,7 @@ class Stream:
             begin = end
 
     @property
-    def batchable(self) -> bool:
+    def _batchable(self) -> bool:
         """Whether the encoder may hear a whole chunk before the search decides about any of it."""
         return self._settings.at_endpoint == "carry"
 
@@ -337,7 +337,7 @@ def accept_batch(streams: Sequence[Stream], chunks: Sequence[ArrayLike]) -> list
     changed = [False] * len(streams)
     together: dict[int, list[int]] = {}  # numbers of the streams that share an encoder
     for number, stream in enumerate(streams):
-        if stream.batchable:
+        if stream._batchable:
             together.setdefault(id(stream._encoder), []).append(number)
         else:
             events[number] = stream._accept(pieces[number])

@@ -37,9 +37,9 @@ def test_bad_lines_are_named(text: str, line: int, tmp_path: Path) -> None:
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nowhere.txt: cannot read the lexicon"):
+    with pytest.raises(ConfigError, match="nowhere.txt: cannot be read"):
         PhoneLexicon([tmp_path / "nowhere.txt"])
     binary = tmp_path / "binary.txt"
     binary.write_bytes(b"\xff\xfe\t\x00")
-    with pytest.raises(ConfigError, match="binary.txt: cannot read the lexicon"):
+    with pytest.raises(ConfigError, match="binary.txt: cannot be read"):
         PhoneLexicon([binary])

@@ -22,7 +22,7 @@ import torch
 
 import streamasr
 from streamasr.errors import ConfigError, ModelError
-from streamasr.train import checkpoint, config, loop
+from streamasr.train import checkpoint, config, export, loop
 from streamasr.train.model import AcousticModel
 
 CONFIG = """
@@ -459,3 +459,42 @@ def test_utterances_without_an_alignment_are_left_out_of_the_loss() -> None:
     assert losses.grad is not None and losses.grad.tolist() == pytest.approx([1 / 3, 0.0, 1 / 3])
     loss, value = loop._mean_loss(torch.tensor([math.inf]), [np.zeros(2)])
     assert value == 0.0
+
+
+# --- beginning with another model's weights
+
+
+def test_begins_with_the_weights_of_a_checkpoint_or_a_model(
+    train: Any, trainer: loop.Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train("train.epochs=1")
+    for source, tolerance in ((folder / "best.pt", 0.0), (folder / "model", 1e-3)):  # the model is of float16
+        weights = export.weights(str(source))
+        trainer.start_from(weights, source)
+        for name, p in trainer.model.named_parameters():
+            if name in weights:
+                torch.testing.assert_close(p.detach(), weights[name], atol=0.0, rtol=0.0)
+                torch.testing.assert_close(trainer.average[name], weights[name], atol=0.0, rtol=0.0)
+        best = checkpoint.read(folder / "best.pt")["average"]
+        for name in set(best) & set(weights):
+            torch.testing.assert_close(weights[name], best[name], atol=tolerance, rtol=tolerance)
+    # The phones of this run are on another layer than the last: only training knows them.
+    assert "phone_output.weight is not in" in capsys.readouterr().err
+
+
+def test_a_run_begins_anew_or_goes_on(train: Any, corpus: Path, trainer: loop.Trainer) -> None:
+    folder = train("train.epochs=1")
+    with pytest.raises(ConfigError, match="--from begins a run and --resume goes on"):
+        loop.main(corpus / "tiny.toml", [], True, str(folder / "best.pt"))
+    with pytest.raises(ModelError, match="other: no weight fits"):
+        trainer.start_from({"output.weight": torch.zeros(2, 2)}, Path("other"))
+
+
+def test_the_first_epochs_may_be_without_the_denominator(trainer: loop.Trainer) -> None:
+    batch = trainer.batches.make(trainer._plan(0)[0][0], (0,))
+    trainer.config = replace(trainer.config, train=replace(trainer.config.train, ctc_epochs=1))
+    early = trainer.update(batch, 0.0)
+    assert early["phone_objective"] == early["phone_loss"]
+    trainer.epoch = 1
+    late = trainer.update(batch, 0.0)
+    assert late["phone_objective"] != late["phone_loss"]

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, StreamASRError
 from ..search import lm
 from ..search.pronounce import Phones, Pronouncer, graphone
+from . import dictionary
 
 # How many letters and phones a graphone has. Longer ones (2 letters, 2 phones) take data from these.
 _SHAPES = ((1, 0), (1, 1), (1, 2), (2, 1))
@@ -40,16 +41,7 @@ Counts = list[tuple[NDArray[np.int64], NDArray[np.float64]]]
 
 def read(path: Path) -> Pairs:
     """Dictionary -> (word, phones), each once. Raises ConfigError naming the line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    pairs = []
-    for number, line in enumerate(lines, 1):
-        word, *rest = line.split("\t")
-        if not word.strip() or not rest or not rest[0].split():
-            raise ConfigError(f"{path}: line {number}: expected word TAB phones")
-        pairs.append((word.strip(), tuple(phone.rstrip("012") for phone in rest[0].split())))
+    pairs = [(word, phones) for _, word, phones in dictionary.read([path])]
     if not pairs:
         raise ConfigError(f"{path}: holds no words")
     return list(dict.fromkeys(pairs))

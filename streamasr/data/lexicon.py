@@ -20,6 +20,7 @@ from .. import modelfile
 from ..errors import ConfigError, StreamASRError
 from ..search import lexicon, lm
 from ..vocabulary import BLANK, Vocabulary
+from . import dictionary
 
 
 def from_words(words: Sequence[str], vocabulary: Vocabulary) -> tuple[lexicon.Lexicon, int]:
@@ -40,20 +41,11 @@ def pronunciations(paths: Iterable[Path], tokens: Sequence[str]) -> dict[str, li
     """
     ids = {token: number for number, token in enumerate(tokens) if number != BLANK}
     found: dict[str, dict[tuple[int, ...], None]] = {}  # alike but for stress: once
-    for path in paths:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}") from None
-        for number, line in enumerate(lines, 1):
-            word, *rest = line.split("\t")
-            phones = [phone.rstrip("012") for phone in rest[0].split()] if rest else []
-            if not phones or not word:
-                raise ConfigError(f"{path}: line {number}: expected word TAB phones, not {line[:60]!r}")
-            unknown = [phone for phone in phones if phone not in ids]
-            if unknown:
-                raise ConfigError(f"{path}: line {number}: phone {unknown[0]!r} is no token of the model")
-            found.setdefault(word, {})[tuple(ids[phone] for phone in phones)] = None
+    for where, word, phones in dictionary.read(paths):
+        unknown = [phone for phone in phones if phone not in ids]
+        if unknown:
+            raise ConfigError(f"{where}: phone {unknown[0]!r} is no token of the model")
+        found.setdefault(word, {})[tuple(ids[phone] for phone in phones)] = None
     return {word: [list(each) for each in spellings] for word, spellings in found.items()}
 
 

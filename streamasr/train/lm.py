@@ -25,7 +25,7 @@ from ..data import subwords as learning
 from ..errors import ConfigError, ModelError
 from ..search import lm, lstm_lm
 from ..search.subwords import LINE_END, Subwords
-from . import checkpoint, config, lm_text
+from . import checkpoint, config, lm_text, optimiser
 from .lm_model import LstmModel
 from .model import State
 
@@ -128,15 +128,8 @@ class Trainer:
             len(self.subwords), m.embedding, m.hidden, m.layers, m.dropout, c.precision
         ).to(self.device)
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        matrices = [p for p in self.model.parameters() if p.dim() > 1]
-        vectors = [p for p in self.model.parameters() if p.dim() <= 1]
         self.optimiser = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": settings.optimiser.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.98),
-            fused=True,
+            optimiser.groups(self.model, settings.optimiser.weight_decay), betas=(0.9, 0.98), fused=True
         )
         self.updates, self.elapsed, self.best = 0, 0.0, math.inf
         self.state: State = self.model.start(c.streams)
@@ -191,11 +184,9 @@ class Trainer:
     def learning_rate(self) -> float:
         """Linear warm-up, then cosine to zero (arXiv:1608.03983)."""
         o = self.config.optimiser
-        if self.updates < o.warmup_updates:
-            return o.learning_rate * (self.updates + 1) / o.warmup_updates
         total = self.config.train.epochs * self.updates_of_epoch
-        done = (self.updates - o.warmup_updates) / max(1, total - o.warmup_updates)
-        return o.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        share = optimiser.warmed_up(self.updates, o.warmup_updates)
+        return o.learning_rate * share * optimiser.cosine(self.updates, o.warmup_updates, total)
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Of the next update: sub-words [T, B] and, for each, the one that follows."""
@@ -226,18 +217,12 @@ class Trainer:
         logits, self.state = self.model(tokens, initial)
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimiser.clip_norm))
-        rate = self.learning_rate()
-        if math.isfinite(norm):
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate
-            self.optimiser.step()
+        rate, o = self.learning_rate(), self.config.optimiser
+        norm = optimiser.step(
+            self.model, self.optimiser, self.average,
+            rate=rate, clip_norm=o.clip_norm, average_decay=c.average_decay, updates=self.updates,
+        )  # fmt: skip
         self.updates += 1
-        # Early averages would be of weights that are still far away: the window grows with the run.
-        decay = min(c.average_decay, (1 + self.updates) / (10 + self.updates))
-        with torch.no_grad():
-            parameters = dict(self.model.named_parameters())
-            torch._foreach_lerp_([self.average[n] for n in parameters], list(parameters.values()), 1 - decay)
         return {"loss": float(loss.detach()), "gradient_norm": norm, "learning_rate": rate}
 
     def run(self) -> None:

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from ..errors import ConfigError, ModelError
 from ..features import FeatureConfig
 from ..vocabulary import Vocabulary
-from . import cache, checkpoint, config, curves, export
+from . import cache, checkpoint, config, curves, export, optimiser
 from .augment import Augmenter
 from .batches import Batch, Batches, pieces, statistics
 from .crf import Trigram, log_denominator
@@ -91,7 +91,7 @@ class Trainer:
         self.model.to(self.device)
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.optimiser = torch.optim.AdamW(
-            _parameter_groups(self.model, settings.optimiser.weight_decay), betas=(0.9, 0.98), fused=True
+            optimiser.groups(self.model, settings.optimiser.weight_decay), betas=(0.9, 0.98), fused=True
         )
         self.prior = torch.zeros(phones)  # log of the phone head's mean output on the dev sets
         self.updates = 0  # done so far
@@ -189,10 +189,9 @@ class Trainer:
     def learning_rate(self, total: int) -> float:
         """Linear warm-up; then cosine to zero (arXiv:1608.03983), halvings on plateaus, or constant."""
         o = self.config.optimiser
-        rate = o.learning_rate * self.scale * min(1.0, (self.updates + 1) / max(1, o.warmup_updates))
-        if o.schedule == "cosine" and self.updates >= o.warmup_updates:
-            done = (self.updates - o.warmup_updates) / max(1, total - o.warmup_updates)
-            rate *= 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        rate = o.learning_rate * self.scale * optimiser.warmed_up(self.updates, o.warmup_updates)
+        if o.schedule == "cosine":
+            rate *= optimiser.cosine(self.updates, o.warmup_updates, total)
         return rate
 
     def update(self, batch: Batch, rate: float) -> dict[str, float]:
@@ -229,18 +228,12 @@ class Trainer:
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
                 dist.all_reduce(p.grad)
                 p.grad /= self.world
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimiser.clip_norm)
-        values["gradient_norm"] = float(norm)
-        if math.isfinite(values["gradient_norm"]):
-            for group in self.optimiser.param_groups:
-                group["lr"] = rate
-            self.optimiser.step()
+        values["gradient_norm"] = optimiser.step(
+            self.model, self.optimiser, self.average,
+            rate=rate, clip_norm=self.config.optimiser.clip_norm, average_decay=c.average_decay,
+            updates=self.updates,
+        )  # fmt: skip
         self.updates += 1
-        # Early averages would be of weights that are still far away: the window grows with the run.
-        decay = min(c.average_decay, (1 + self.updates) / (10 + self.updates))
-        with torch.no_grad():
-            parameters = dict(self.model.named_parameters())
-            torch._foreach_lerp_([self.average[n] for n in parameters], list(parameters.values()), 1 - decay)
         return values
 
     def _initial(self, rows: int) -> State | None:
@@ -382,13 +375,6 @@ def _changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dic
         elif then.get(key) != json.loads(json.dumps(now[key])):  # JSON has lists for tuples
             changed[prefix + key] = (then.get(key), now[key])
     return changed
-
-
-def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; gains and biases do not."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def _mean_loss(losses: Tensor, targets: list[np.ndarray[Any, Any]]) -> tuple[Tensor, float]:

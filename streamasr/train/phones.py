@@ -8,29 +8,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
+from ..data import dictionary
 
 BOUNDARY = 1
 
 
 class PhoneLexicon:
-    """word TAB phones files (as CMUdict: stress digits are dropped; the first pronunciation counts).
+    """Dictionaries (data/dictionary.py), of which a word's first pronunciation counts.
 
     Phone 0 is the CTC blank, phone 1 stands between words.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._phones: dict[str, tuple[str, ...]] = {}
-        for path in paths:
-            try:
-                lines = path.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"{path}: cannot read the lexicon: {error}") from error
-            for number, line in enumerate(lines, 1):
-                word, *rest = line.split("\t")
-                if not rest or not rest[0].split():
-                    raise ConfigError(f"{path}: line {number}: expected word TAB phones")
-                self._phones.setdefault(word, tuple(p.rstrip("012") for p in rest[0].split()))
+        for _, word, phones in dictionary.read(paths):
+            self._phones.setdefault(word, phones)
         self.names = ["<blank>", " ", *sorted({p for phones in self._phones.values() for p in phones})]
         self._number = {name: i for i, name in enumerate(self.names)}
 
