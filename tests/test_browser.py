@@ -100,7 +100,7 @@ def browser(spoken: Path) -> Iterator[Page]:
 
 @contextlib.contextmanager
 def serving(recognizer: streamasr.Recognizer, **options: Any) -> Iterator[Server]:
-    server = Server(recognizer, **{"port": 0, "limits": Limits(max_streams=4), **options})
+    server = Server(recognizer, **{"port": 0, "limits": Limits(max_streams=4, lag_seconds=60.0), **options})
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.run(ready.set)))
     thread.start()
@@ -323,7 +323,7 @@ def test_goes_on_when_the_server_was_restarted(
 def test_says_what_is_wrong(
     opened: Callable[[Any], Page], shipped: streamasr.Recognizer, tmp_path: Path
 ) -> None:
-    with serving(shipped, token="sesame", limits=Limits(max_streams=1)) as guarded:
+    with serving(shipped, token="sesame", limits=Limits(max_streams=1, lag_seconds=60.0)) as guarded:
         page = opened(guarded)
         page.choose("#file", SAMPLES / "door.flac")
         assert "#token=" in page.until(NOTICE)

@@ -47,7 +47,8 @@ HELLO = {"type": "hello", "sample_rate": 16000, "encoding": "f32le"}
 
 @contextlib.contextmanager
 def serving(recognizer: streamasr.Recognizer, **options: Any) -> Iterator[Server]:
-    limits = Limits(**{"max_streams": 100, **options.pop("limits", {})})
+    # A busy machine must not be a reason to turn clients away here.
+    limits = Limits(**{"max_streams": 100, "lag_seconds": 60.0, **options.pop("limits", {})})
     send_buffer = options.pop("send_buffer", None)
     server = Server(recognizer, port=0, limits=limits, **options)
     if send_buffer:
@@ -301,7 +302,7 @@ def test_token_and_origins(tiny: streamasr.Recognizer) -> None:
 
 
 def test_whose_page_it_is(tiny: streamasr.Recognizer) -> None:
-    options: dict[str, Any] = {"port": 0, "limits": Limits(max_streams=1)}
+    options: dict[str, Any] = {"port": 0, "limits": Limits(max_streams=1, lag_seconds=60.0)}
     local = Server(tiny, **options)
     open_to_all = Server(tiny, host="0.0.0.0", insecure=True, **options)
     guarded = Server(tiny, host="0.0.0.0", token="sesame", **options)
@@ -427,6 +428,21 @@ def test_resume_comes_too_late(tiny: streamasr.Recognizer) -> None:
         line = opened(server)
         say(line, type="resume", session=ready["session"], event=0)
         assert hear(line, "ready")["code"] == "unknown_session"
+
+
+def test_nobody_is_let_in_while_those_served_wait(plain: streamasr.Recognizer) -> None:
+    with serving(plain, limits={"lag_seconds": 0.0}) as server:
+        line, _ = started(server)
+        line.send(SOUND[:16_000].tobytes())
+        line.send(SOUND[16_000:24_000].tobytes())
+        hear(line, "progress")  # some of it was decoded, so it has waited
+        other = opened(server)
+        say(other, **HELLO)
+        assert hear(other, "ready")["code"] == "overloaded"
+        for part in parts(SOUND[24_000:], 8_000):
+            line.send(part)
+        say(line, type="end")
+        assert finals(events(rest(line))) == expected(plain)
 
 
 def test_overload_is_refused_and_those_served_go_on(plain: streamasr.Recognizer) -> None:

@@ -26,7 +26,6 @@ _log = logging.getLogger("streamasr.live")
 
 SWEEP_SECONDS = 0.25
 LOAD = 0.8  # share of the worker's time that live streams may be promised; the rest is for the unforeseen
-MOST_LAG_SECONDS = 0.4  # beyond that, those who are served are not served well: nobody else is let in
 RETRY_SECONDS = 10.0
 
 
@@ -38,6 +37,7 @@ class Limits:
     per_address: int | None = None
     message_bytes: int = 65_536  # 0.7 s of 16-bit sound at 48 kHz
     ahead_seconds: float = 5.0
+    lag_seconds: float = 0.4  # beyond that, those who are served are not served well: nobody else is let in
     idle_seconds: float = 60.0
     session_seconds: float = 4 * 3600.0
     resume_seconds: float = 30.0
@@ -148,7 +148,7 @@ class Hub:
         if self.stopping:
             raise Refusal("stopping", "the server is being stopped", retry_seconds=RETRY_SECONDS)
         at_work = self._opening + sum(not live.session.done for live in self._sessions.values())
-        if at_work >= self.max_streams or (at_work and self._worker.lag > MOST_LAG_SECONDS):
+        if at_work >= self.max_streams or (at_work and self._worker.lag > self.limits.lag_seconds):
             raise Refusal(
                 "overloaded",
                 f"{at_work} sessions are open, and no more can be served; try again later",
