@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from strategies import sound
 
 from streamasr.features import FeatureConfig, LogMel
-from streamasr.train.augment import Augmenter, add_noise, stretch, warp
+from streamasr.train.augment import Augmenter, add_noise, add_reverb, stretch, warp
 from streamasr.train.config import AugmentConfig
 
 FEATURES = FeatureConfig()
@@ -175,3 +175,43 @@ def test_everything_at_once_is_finite(frames: NDArray[np.float16]) -> None:
         for count in (1, 2, 9, len(frames)):
             x = augmenter.perturb(frames[:count], np.random.default_rng(seed))
             assert x.dtype == np.float32 and np.isfinite(x).all() and x.min() >= FLOOR and len(x) >= 1
+
+
+def test_reverb_of_one_frame_is_a_tail_of_the_power_asked_for() -> None:
+    hop = 0.01
+    powers = np.full((400, 3), 1e-12, np.float32)
+    powers[5] = 1.0
+    tail = np.exp(add_reverb(np.log(powers), 0.5, 6.0, hop))[6:]
+    np.testing.assert_allclose(tail.sum(0), 10**-0.6, rtol=1e-3)
+    for band, seconds in enumerate((0.5, 0.375, 0.25)):
+        fall_db = -10 * np.log10(tail[10, band] / tail[0, band])
+        assert fall_db == pytest.approx(60 * 10 * hop / seconds, rel=1e-3)
+
+
+def test_reverb_is_that_of_a_room_made_of_sound(frames: NDArray[np.float16]) -> None:
+    """Against convolution with decaying noise (Polack's room): mean powers of the tail within 1.5 dB."""
+    random = np.random.default_rng(7)
+    rate, seconds, direct_db = FEATURES.sample_rate, 0.4, 3.0
+    dry = np.zeros(2 * rate, np.float32)
+    dry[rate // 2 : rate] = 0.1 * random.standard_normal(rate // 2)
+    time = np.arange(1, rate // 2) / rate
+    wet = np.zeros((24, 2 * rate), np.float32)
+    for row in wet:
+        room = random.standard_normal(len(time)) * 10 ** (-3 * time / seconds)
+        room *= np.sqrt(10 ** (-direct_db / 10) / np.sum(room**2))
+        row[:] = np.convolve(dry, np.concatenate([[1.0], room]))[: len(row)]
+    lowest = slice(0, 8)  # where a tail of Augmenter's falls as slowly as asked for
+    measured = np.mean([np.exp(log_mel(row))[:, lowest] for row in wet], 0)
+    made = np.exp(add_reverb(log_mel(dry), seconds, direct_db, 0.01))[:, lowest]
+    after = slice(105, 130)  # the burst ends at frame 100
+    powers = [x[after].reshape(5, -1).mean(1) for x in (made, measured)]
+    difference_db = 10 * np.log10(powers[0] / powers[1])
+    assert np.abs(difference_db).max() < 1.5
+
+
+def test_reverb_is_heard_only_where_asked(frames: NDArray[np.float16]) -> None:
+    always = replace(
+        NOTHING, reverb_probability=1.0, reverb_shortest_seconds=0.3, reverb_longest_seconds=0.3
+    )
+    expected = add_reverb(frames.astype(np.float32), 0.3, 0.0, 0.01)
+    np.testing.assert_allclose(perturbed(always, frames), expected, rtol=0, atol=1e-5)

@@ -1,10 +1,12 @@
-"""Log-mel frames [T, F] -> perturbed log-mel frames: tempo, warp, gain, tilt, noise, SpecAugment.
+"""Log-mel frames [T, F] -> perturbed log-mel frames: tempo, warp, reverb, gain, tilt, noise, SpecAugment.
 
 Everything works on frames (natural log of power), so that they are computed once and cached:
 
   tempo   frames are interpolated in time: duration / factor (as `sox tempo`)
   warp    bands are interpolated in frequency: every frequency * factor, the other half of a speed
           perturbation (Ko et al. 2015) and a vocal-tract length perturbation (Jaitly & Hinton 2013)
+  reverb  a tail that decays exponentially follows every frame: the expectation of Polack's model of a
+          room (Habets, "Single- and Multi-Microphone Speech Dereverberation", 2007, section 2.4)
   gain    a constant is added, exactly as if the samples had been scaled; then the floor again
   tilt    a ramp over the bands is added: another microphone
   noise   powers are added: log(exp(x) + exp(n)), the expectation over the unknown phase
@@ -41,6 +43,10 @@ class Augmenter:
         c = self.config
         x = stretch(frames.astype(np.float32), random.uniform(1 - c.tempo, 1 + c.tempo))
         x = warp(x, random.uniform(1 - c.warp, 1 + c.warp), self.features)
+        if c.reverb_probability and random.random() < c.reverb_probability:
+            seconds = random.uniform(c.reverb_shortest_seconds, c.reverb_longest_seconds)
+            direct_db = random.uniform(c.reverb_direct_low_db, c.reverb_direct_high_db)
+            x = add_reverb(x, seconds, direct_db, self.features.hop_samples / self.features.sample_rate)
         tilt = random.uniform(-c.tilt_db, c.tilt_db) * np.linspace(-1, 1, x.shape[1])
         x += (tilt * _DB).astype(np.float32)
         if self.noises and random.random() < c.noise_probability:
@@ -91,6 +97,18 @@ def warp(frames: Frames, factor: float, features: FeatureConfig) -> Frames:
     return bands
 
 
+def add_reverb(frames: Frames, seconds: float, direct_db: float, hop_seconds: float) -> Frames:
+    """Frames [T, F] heard in a room: a tail that falls by 60 dB in `seconds`, twice as fast in the highest band.
+
+    `direct_db`: power of the direct sound over that of its whole tail.
+    """
+    times = seconds * np.linspace(1.0, 0.5, frames.shape[1])
+    decay = np.exp(-6 * np.log(10.0) * hop_seconds / times)
+    share = 10 ** (-direct_db / 10) * (1 - decay) / decay
+    heard: Frames = _add_tail(frames, decay.astype(np.float32), share.astype(np.float32))
+    return heard
+
+
 def add_noise(
     frames: Frames, noise: NDArray[np.float16], snr_db: float, random: np.random.Generator
 ) -> Frames:
@@ -131,3 +149,16 @@ def _add_powers(x, noise, ratio):  # type: ignore[no-untyped-def]
     a, b = np.exp(x), np.exp(noise)
     gain = np.float32(ratio * a.mean() / (b.mean() + np.float32(1e-20)))
     return np.log(a + gain * b)
+
+
+@njit(nogil=True, cache=True, fastmath=True)
+def _add_tail(x, decay, share):  # type: ignore[no-untyped-def]
+    """log(p_t + share * sum of decay^k p_(t-k), k >= 1) of powers p = exp(x), band by band."""
+    y = np.empty_like(x)
+    tail = np.zeros(x.shape[1], np.float32)
+    for t in range(len(x)):
+        for f in range(x.shape[1]):
+            power = np.exp(x[t, f])
+            y[t, f] = np.log(power + share[f] * tail[f])
+            tail[f] = decay[f] * (tail[f] + power)
+    return y

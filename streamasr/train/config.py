@@ -57,6 +57,11 @@ class AugmentConfig:
 
     tempo: float = 0.1  # duration is divided by a factor drawn from [1 - tempo, 1 + tempo]
     warp: float = 0.1  # frequencies are multiplied by a factor from [1 - warp, 1 + warp]
+    reverb_probability: float = 0.0
+    reverb_shortest_seconds: float = 0.1  # in which the tail falls by 60 dB
+    reverb_longest_seconds: float = 0.8
+    reverb_direct_low_db: float = 0.0  # power of the direct sound over that of the tail
+    reverb_direct_high_db: float = 15.0
     gain_low_db: float = -20.0
     gain_high_db: float = 6.0
     tilt_db: float = 6.0  # linear over the bands, up to this much at either end
