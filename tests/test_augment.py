@@ -210,8 +210,6 @@ def test_reverb_is_that_of_a_room_made_of_sound(frames: NDArray[np.float16]) -> 
 
 
 def test_reverb_is_heard_only_where_asked(frames: NDArray[np.float16]) -> None:
-    always = replace(
-        NOTHING, reverb_probability=1.0, reverb_shortest_seconds=0.3, reverb_longest_seconds=0.3
-    )
+    always = replace(NOTHING, reverb_probability=1.0, reverb_shortest_seconds=0.3, reverb_longest_seconds=0.3)
     expected = add_reverb(frames.astype(np.float32), 0.3, 0.0, 0.01)
     np.testing.assert_allclose(perturbed(always, frames), expected, rtol=0, atol=1e-5)

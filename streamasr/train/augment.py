@@ -98,7 +98,7 @@ def warp(frames: Frames, factor: float, features: FeatureConfig) -> Frames:
 
 
 def add_reverb(frames: Frames, seconds: float, direct_db: float, hop_seconds: float) -> Frames:
-    """Frames [T, F] heard in a room: a tail that falls by 60 dB in `seconds`, twice as fast in the highest band.
+    """Frames [T, F] heard in a room: a tail falls by 60 dB in `seconds`, in the highest band in half of that.
 
     `direct_db`: power of the direct sound over that of its whole tail.
     """
