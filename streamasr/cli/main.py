@@ -17,7 +17,7 @@ import io
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..errors import ConfigError, ManifestError, MissingDependency, ModelError, SnapshotError, StreamASRError
 
@@ -88,7 +88,11 @@ def _run(given: list[str]) -> int:
         options = parser.parse_args(given)
     except SystemExit as error:  # argparse has printed the help, or what is wrong
         return int(error.code or 0)
-    with contextlib.nullcontext() if asked in ("train", "train-lm") else _one_blas_thread():
+    with contextlib.ExitStack() as around:
+        if asked not in ("train", "train-lm"):
+            around.enter_context(_one_blas_thread())
+        if asked in ("transcribe", "listen", "serve") and sys.stderr.isatty():
+            around.enter_context(_compilation_is_told())
         code: int = options.run(options)
     sys.stdout.flush()
     return code
@@ -101,6 +105,30 @@ def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
     except ImportError:
         return contextlib.nullcontext()
     return threadpool_limits(1, "blas")  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _compilation_is_told() -> Iterator[None]:
+    """The first start on a machine waits for numba: whoever watches should know what for."""
+    try:
+        from numba.core import event
+    except ImportError:
+        yield
+        return
+
+    class Teller(event.Listener):  # type: ignore[misc]
+        told = False
+
+        def on_start(self, _: object) -> None:
+            if not self.told:
+                say("compiling for this processor, some 20 seconds, once")
+            self.told = True
+
+        def on_end(self, _: object) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Teller()):
+        yield
 
 
 if __name__ == "__main__":
