@@ -10,7 +10,7 @@ Every rendering (terminal, JSON, subtitles, WebSocket) starts from these or from
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Reason = Literal["endpoint:silence", "endpoint:length", "finish"]
@@ -26,7 +26,7 @@ class Word:
     confidence: float
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"text": self.text, "start": self.start, "end": self.end, "confidence": self.confidence}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,14 @@ class Partial:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, with `"type": "partial"`."""
-        return {"type": "partial", **asdict(self), "words": [word.to_dict() for word in self.words]}
+        return {
+            "type": "partial",
+            "segment": self.segment,
+            "stable": self.stable,
+            "volatile": self.volatile,
+            "words": [word.to_dict() for word in self.words],
+            "time": self.time,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,16 @@ class Final:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, with `"type": "final"`."""
-        return {"type": "final", **asdict(self), "words": [word.to_dict() for word in self.words]}
+        return {
+            "type": "final",
+            "segment": self.segment,
+            "text": self.text,
+            "words": [word.to_dict() for word in self.words],
+            "start": self.start,
+            "end": self.end,
+            "confidence": self.confidence,
+            "reason": self.reason,
+        }
 
 
 Event = Partial | Final

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-# Columns of a panel: partial sums of two rows and eight rows of int8 weights stay in the first-level cache.
+# Columns of a panel: sums of four rows and four rows of int8 weights stay in the first-level cache.
 _PANEL = 256
+# Between sums of two rows: at multiples of 4 KB a processor takes what is loaded for what was just stored.
+_APART = 16
 _EPSILON = np.float32(1e-5)  # docs/design.md
 _HALF = np.float32(0.5)
 _ZERO = np.float32(0.0)
@@ -53,48 +55,60 @@ def _tanh(x):
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
 def _product(x, panels, y):
-    """y [R, P W] += x [R, K] times panels [P, K, W] of int8. Two rows share what is loaded of the weights."""
+    """y [R, P W] += x [R, K] times panels [P, K, W] of int8. Four rows share what is loaded of them."""
     rows, depth = x.shape
     width = panels.shape[2]
+    sums = np.empty((4, width + _APART), np.float32)
+    a, b, c, d = sums[0, :width], sums[1, :width], sums[2, :width], sums[3, :width]
     for p in range(len(panels)):
         panel = panels[p]
         columns = slice(p * width, (p + 1) * width)
-        whole = depth // 8 * 8
-        for k in range(0, whole, 8):
-            w0, w1, w2, w3 = panel[k], panel[k + 1], panel[k + 2], panel[k + 3]
-            w4, w5, w6, w7 = panel[k + 4], panel[k + 5], panel[k + 6], panel[k + 7]
-            for r in range(0, rows - 1, 2):
-                a, b = y[r, columns], y[r + 1, columns]
-                a0, a1, a2, a3 = x[r, k], x[r, k + 1], x[r, k + 2], x[r, k + 3]
-                a4, a5, a6, a7 = x[r, k + 4], x[r, k + 5], x[r, k + 6], x[r, k + 7]
-                b0, b1, b2, b3 = x[r + 1, k], x[r + 1, k + 1], x[r + 1, k + 2], x[r + 1, k + 3]
-                b4, b5, b6, b7 = x[r + 1, k + 4], x[r + 1, k + 5], x[r + 1, k + 6], x[r + 1, k + 7]
+        for first in range(0, rows, 4):
+            if rows - first < 3:
+                for r in range(first, rows):
+                    _row_product(x[r], panel, y[r, columns])
+                continue
+            q, r, s, t = first, first + 1, first + 2, min(first + 3, rows - 1)  # of three the last one twice
+            a[:], b[:], c[:], d[:] = y[q, columns], y[r, columns], y[s, columns], y[t, columns]
+            whole = depth // 4 * 4
+            for k in range(0, whole, 4):
+                w0, w1, w2, w3 = panel[k], panel[k + 1], panel[k + 2], panel[k + 3]
+                a0, a1, a2, a3 = x[q, k], x[q, k + 1], x[q, k + 2], x[q, k + 3]
+                b0, b1, b2, b3 = x[r, k], x[r, k + 1], x[r, k + 2], x[r, k + 3]
+                c0, c1, c2, c3 = x[s, k], x[s, k + 1], x[s, k + 2], x[s, k + 3]
+                d0, d1, d2, d3 = x[t, k], x[t, k + 1], x[t, k + 2], x[t, k + 3]
                 for n in range(width):
                     v0, v1, v2, v3 = _f(w0[n]), _f(w1[n]), _f(w2[n]), _f(w3[n])
-                    v4, v5, v6, v7 = _f(w4[n]), _f(w5[n]), _f(w6[n]), _f(w7[n])
-                    a[n] = (
-                        a[n] + a0 * v0 + a1 * v1 + a2 * v2 + a3 * v3 + a4 * v4 + a5 * v5 + a6 * v6 + a7 * v7
-                    )
-                    b[n] = (
-                        b[n] + b0 * v0 + b1 * v1 + b2 * v2 + b3 * v3 + b4 * v4 + b5 * v5 + b6 * v6 + b7 * v7
-                    )
-            if rows % 2:
-                r = rows - 1
-                a = y[r, columns]
-                a0, a1, a2, a3 = x[r, k], x[r, k + 1], x[r, k + 2], x[r, k + 3]
-                a4, a5, a6, a7 = x[r, k + 4], x[r, k + 5], x[r, k + 6], x[r, k + 7]
+                    a[n] = a[n] + a0 * v0 + a1 * v1 + a2 * v2 + a3 * v3
+                    b[n] = b[n] + b0 * v0 + b1 * v1 + b2 * v2 + b3 * v3
+                    c[n] = c[n] + c0 * v0 + c1 * v1 + c2 * v2 + c3 * v3
+                    d[n] = d[n] + d0 * v0 + d1 * v1 + d2 * v2 + d3 * v3
+            for k in range(whole, depth):
+                w0, a0, b0, c0, d0 = panel[k], x[q, k], x[r, k], x[s, k], x[t, k]
                 for n in range(width):
-                    v0, v1, v2, v3 = _f(w0[n]), _f(w1[n]), _f(w2[n]), _f(w3[n])
-                    v4, v5, v6, v7 = _f(w4[n]), _f(w5[n]), _f(w6[n]), _f(w7[n])
-                    a[n] = (
-                        a[n] + a0 * v0 + a1 * v1 + a2 * v2 + a3 * v3 + a4 * v4 + a5 * v5 + a6 * v6 + a7 * v7
-                    )
-        for k in range(whole, depth):
-            w0 = panel[k]
-            for r in range(rows):
-                a, a0 = y[r, columns], x[r, k]
-                for n in range(width):
-                    a[n] = a[n] + a0 * _f(w0[n])
+                    v0 = _f(w0[n])
+                    a[n], b[n], c[n], d[n] = a[n] + a0 * v0, b[n] + b0 * v0, c[n] + c0 * v0, d[n] + d0 * v0
+            y[q, columns], y[r, columns], y[s, columns], y[t, columns] = a, b, c, d
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")
+def _row_product(x, panel, y):
+    """y [W] += x [K] times panel [K, W]."""
+    depth, width = panel.shape
+    whole = depth // 8 * 8
+    for k in range(0, whole, 8):
+        w0, w1, w2, w3 = panel[k], panel[k + 1], panel[k + 2], panel[k + 3]
+        w4, w5, w6, w7 = panel[k + 4], panel[k + 5], panel[k + 6], panel[k + 7]
+        x0, x1, x2, x3 = x[k], x[k + 1], x[k + 2], x[k + 3]
+        x4, x5, x6, x7 = x[k + 4], x[k + 5], x[k + 6], x[k + 7]
+        for n in range(width):
+            v0, v1, v2, v3 = _f(w0[n]), _f(w1[n]), _f(w2[n]), _f(w3[n])
+            v4, v5, v6, v7 = _f(w4[n]), _f(w5[n]), _f(w6[n]), _f(w7[n])
+            y[n] = y[n] + x0 * v0 + x1 * v1 + x2 * v2 + x3 * v3 + x4 * v4 + x5 * v5 + x6 * v6 + x7 * v7
+    for k in range(whole, depth):
+        w0, x0 = panel[k], x[k]
+        for n in range(width):
+            y[n] = y[n] + x0 * _f(w0[n])
 
 
 @njit(inline="always")

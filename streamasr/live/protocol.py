@@ -38,6 +38,7 @@ CLOSE_CODES = {  # every code of an error message, and what the connection is cl
     "internal": 1011,
 }
 _LONGEST_ID = 64
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 class Refusal(Exception):
@@ -98,7 +99,7 @@ class Ping:
 
 def render(message: dict[str, Any]) -> str:
     """Message -> text of one WebSocket message."""
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _encoder.encode(message)
 
 
 def parse_first(text: str) -> Hello | Resume:
