@@ -33,25 +33,28 @@ def utterances(lengths: list[int]) -> list[CachedUtterance]:
     ]
 
 
-def batches_of(lengths: list[int], data: DataConfig = DATA, augmenter: Augmenter | None = None) -> Batches:
-    return Batches(utterances(lengths), data, MODEL, FEATURES, ONES, CHARACTERS, None, augmenter)
+def batches_of(
+    lengths: list[int], data: DataConfig = DATA, augmenter: Augmenter | None = None, views: int = 1
+) -> Batches:
+    return Batches(utterances(lengths), data, MODEL, FEATURES, ONES, CHARACTERS, None, augmenter, views)
 
 
 lengths = st.lists(st.integers(1, 300), min_size=1, max_size=40)
 
 
 @quick
-@given(lengths, st.integers(0, 3), st.integers(0, 3), st.integers(1, 6))
+@given(lengths, st.integers(0, 3), st.integers(0, 3), st.integers(1, 6), st.integers(1, 2))
 def test_a_plan_is_a_partition_within_the_budget(
-    lengths: list[int], seed: int, epoch: int, rows: int
+    lengths: list[int], seed: int, epoch: int, rows: int, views: int
 ) -> None:
-    batches = batches_of(lengths, replace(DATA, batch_rows=rows))
+    batches = batches_of(lengths, replace(DATA, batch_rows=rows), views=views)
     plan = batches.plan(seed, epoch)
     assert sorted(np.concatenate(plan).tolist()) == list(range(len(lengths)))
     flush = MODEL.flush_steps * MODEL.frames_per_step
     for numbers in plan:
-        padded = max(lengths[n] + flush for n in numbers) * len(numbers)
-        assert len(numbers) == 1 or (padded <= 4.0 * 100 and len(numbers) <= rows)
+        count = len(numbers) * views
+        padded = max(lengths[n] + flush for n in numbers) * count
+        assert len(numbers) == 1 or (padded <= 4.0 * 100 and count <= rows)
     again = batches.plan(seed, epoch)
     assert len(plan) == len(again) and all(np.array_equal(a, b) for a, b in zip(plan, again, strict=True))
 
@@ -138,3 +141,16 @@ def test_statistics_are_numpys() -> None:
     np.testing.assert_allclose(mean, everything.mean(0), rtol=1e-6)
     np.testing.assert_allclose(std, np.maximum(everything.std(0), 1e-2), rtol=1e-6)
     assert mean.dtype == std.dtype == np.float32
+
+
+def test_two_views_differ_in_their_masks_alone() -> None:
+    config = AugmentConfig(band_masks=1, band_mask_width=30, time_masks_per_second=2.0)
+    augmenter = Augmenter(config, FEATURES, [])
+    batch = batches_of([200, 150, 90], augmenter=augmenter, views=2).make(np.array([2, 0]), (1, 2))
+    assert [u.id for u in batch.utterances] == ["u2", "u0", "u2", "u0"]
+    assert batch.lengths.tolist()[:2] == batch.lengths.tolist()[2:]
+    assert [t.tolist() for t in batch.tokens[:2]] == [t.tolist() for t in batch.tokens[2:]]
+    one, other = batch.frames.numpy()[:2], batch.frames.numpy()[2:]
+    assert not np.array_equal(one, other)
+    different = one != other
+    assert np.all((one[different] == 0) | (other[different] == 0))

@@ -233,6 +233,7 @@ def test_a_run_is_not_overwritten(train: Any) -> None:
             "train.checkpoint_layers=true",
         ),
         ("model.bidirectional=true", "model.phone_layer=0", "optimiser.schedule=plateau"),
+        ("train.consistency=0.2", "train.denominator=0.9"),
     ],
     ids=lambda o: " ".join(o),
 )

@@ -35,7 +35,10 @@ class Batch:
 
 
 class Batches:
-    """Makes batches. `augmenter=None` leaves the frames as they are."""
+    """Makes batches. `augmenter=None` leaves the frames as they are.
+
+    With `views` 2, row B + b of a batch is row b's utterance again: perturbed alike, masked differently.
+    """
 
     def __init__(
         self,
@@ -47,7 +50,9 @@ class Batches:
         vocabulary: Vocabulary,
         phones: Phones | None = None,
         augmenter: Augmenter | None = None,
+        views: int = 1,
     ) -> None:
+        self.views = views
         self.data, self.model, self.features = data, model, features
         self.mean, self.std = statistics
         self.phones, self.augmenter = phones, augmenter
@@ -79,8 +84,8 @@ class Batches:
         first, longest = 0, 0
         for i, number in enumerate(order):
             longest = max(longest, int(self._lengths[number]) + flush)
-            rows = i - first + 1
-            if rows > 1 and (longest * rows > budget or rows > self.data.batch_rows):
+            rows = (i - first + 1) * self.views
+            if i > first and (longest * rows > budget or rows > self.data.batch_rows):
                 batches.append(order[first:i])
                 first, longest = i, int(self._lengths[number]) + flush
         batches.append(order[first:])
@@ -92,15 +97,20 @@ class Batches:
         """The batch of these utterances, perturbed by a generator of this seed."""
         random = np.random.default_rng(list(seed))
         k = self.model.frames_per_step
-        rows: list[NDArray[np.float32]] = []
+        views: list[list[NDArray[np.float32]]] = [[] for _ in range(self.views)]
         for number in numbers:
             frames = self.utterances[number].frames
-            if self.augmenter is None:
-                x = (frames.astype(np.float32) - self.mean) / self.std
-            else:
-                x = (self.augmenter.perturb(frames, random) - self.mean) / self.std
-                self.augmenter.mask(x, random)
-            rows.append(x)
+            x = (
+                frames.astype(np.float32)
+                if self.augmenter is None
+                else self.augmenter.perturb(frames, random)
+            )
+            for view in views:
+                view.append((x - self.mean) / self.std)
+                if self.augmenter is not None:
+                    self.augmenter.mask(view[-1], random)
+        rows = [x for view in views for x in view]
+        numbers = np.tile(numbers, self.views)
         lengths = np.array([(-(-len(x) // k) + self.model.flush_steps) * k for x in rows])
         padded = np.empty((len(rows), int(lengths.max()), self.features.mel_bands), np.float32)
         padded[:] = self._silence

@@ -92,6 +92,7 @@ class TrainConfig:
     phone_weight: float = 0.3  # of the phone loss
     denominator: float = 0.0  # weight of CTC-CRF's log Z beside the phone CTC loss; 0: plain CTC
     ctc_epochs: int = 0  # first epochs without it
+    consistency: float = 0.0  # weight of the disagreement of two views of every utterance; 0: one view
     average_decay: float = 0.999  # exponential average of the weights, what is validated and exported
     bptt_steps: int = 0  # truncate back-propagation through time to so many steps; 0: whole utterances
     carry_probability: float = 0.0  # share of rows that start from the state another utterance left
@@ -237,8 +238,16 @@ def _check(config: Config, source: str) -> None:
             if isinstance(number, float | int) and number < 0 and not name.endswith("_db"):
                 raise ConfigError(f"{source}: {section}.{name} must not be negative, not {number}")
     a = config.augment
-    if a.gain_low_db > a.gain_high_db or a.noise_snr_low_db > a.noise_snr_high_db:
-        raise ConfigError(f"{source}: augment: the low end of gain or noise_snr is above its high end")
+    for name, low, high in (
+        ("gain", a.gain_low_db, a.gain_high_db),
+        ("noise_snr", a.noise_snr_low_db, a.noise_snr_high_db),
+        ("reverb_direct", a.reverb_direct_low_db, a.reverb_direct_high_db),
+        ("reverb seconds", a.reverb_shortest_seconds, a.reverb_longest_seconds),
+    ):
+        if low > high:
+            raise ConfigError(
+                f"{source}: augment: the low end of {name}, {low}, is above its high end, {high}"
+            )
     if not config.name or Path(config.name).name != config.name:
         raise ConfigError(f"{source}: name must be a plain file name, not {config.name!r}")
     if not 0 <= config.model.phone_layer <= config.model.layers:

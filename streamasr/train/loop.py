@@ -34,6 +34,7 @@ from ..vocabulary import Vocabulary
 from . import cache, checkpoint, config, curves, export, optimiser
 from .augment import Augmenter
 from .batches import Batch, Batches, pieces, statistics
+from .consistency import disagreement
 from .crf import Trigram, log_denominator
 from .ctc import ctc_loss
 from .model import AcousticModel, State
@@ -76,7 +77,8 @@ class Trainer:
             self.trigram = Trigram(sequences, len(self.lexicon.names))
         shared = (data, settings.model, features, self.statistics, self.vocabulary)
         augmenter = Augmenter(settings.augment, features, noises)
-        self.batches = Batches(utterances, *shared, self.lexicon, augmenter)
+        views = 2 if settings.train.consistency else 1
+        self.batches = Batches(utterances, *shared, self.lexicon, augmenter, views)
         self.dev = {
             path.stem: Batches(cache.load([path], cache_folder, features), *shared, self.lexicon)
             for path in dev
@@ -208,6 +210,8 @@ class Trainer:
             self.carried = out.state
         loss, measured = _mean_loss(ctc_loss(out.logits, batch.tokens, out.steps), batch.tokens)
         values = {"loss": measured}
+        if c.consistency:
+            loss = loss + c.consistency * _per_token(disagreement(out.logits, out.steps), batch.tokens)
         loss = c.token_weight * loss
         if out.phone_logits is not None:
             known = [b for b, phones in enumerate(batch.phones) if phones is not None]
@@ -221,6 +225,10 @@ class Trainer:
                     log_z = log_denominator(logits, self.trigram, steps)
                     losses = losses + c.denominator * (log_z - said.to(log_z.device))
                 phone_loss, values["phone_objective"] = _mean_loss(losses, phones)
+                if c.consistency:
+                    apart = _per_token(disagreement(logits, steps), phones)
+                    values["disagreement"] = float(apart.detach())
+                    phone_loss = phone_loss + c.consistency * apart
                 loss = loss + c.phone_weight * phone_loss
         loss.backward()  # type: ignore[no-untyped-call]
         if self.world > 1:
@@ -383,6 +391,11 @@ def _mean_loss(losses: Tensor, targets: list[np.ndarray[Any, Any]]) -> tuple[Ten
     tokens = sum(len(t) for t, ok in zip(targets, feasible.tolist(), strict=True) if ok)
     loss = losses[feasible].sum() / max(tokens, 1)
     return loss, float(loss.detach())
+
+
+def _per_token(values: Tensor, targets: list[np.ndarray[Any, Any]]) -> Tensor:
+    """Values [B] of utterances, of which `targets` has two views -> their sum per token."""
+    return values.sum() / max(1, sum(map(len, targets)) // 2)
 
 
 def main(path: Path, overrides: list[str], resume: bool, source: str = "") -> int:
