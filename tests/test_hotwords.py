@@ -85,6 +85,23 @@ def test_no_more_is_earned_than_the_phrases_that_are_said(
         assert end == pytest.approx(most)
 
 
+@pytest.mark.parametrize("listed", [["ab"], ["ah", "abab", "ba"], [*SPELT]])
+def test_with_its_credit_a_beginning_hopes_for_what_the_best_word_of_it_gets(listed: list[str]) -> None:
+    words, boost, weight = lexicon_of(VOCABULARY), 1.7, 0.8
+    config, phrases = BeamConfig(lm_weight=weight), [(word, boost) for word in listed]
+    search = BeamSearch(VOCABULARY, config, words, bigram(), phrases=phrases)
+    arrays, ahead, known = search.hotwords.arrays, search._shared[1], search._known
+    gets = {word: weight * known[words.ids[word]] + boost * (word in listed) for word in SPELT}
+    for spelling in (text for word in listed for text in SPELT[word]):
+        node = 0
+        for said in range(1, len(spelling) + 1):
+            tokens = VOCABULARY.encode(spelling[:said])
+            node, _ = kernels.hot_next(tuple(arrays), node, tokens[-1], False)
+            hopes = weight * ahead[words.path(tokens)[-1]] + arrays.potential[node]
+            best = max(gets[w] for w, ways in SPELT.items() for t in ways if t.startswith(spelling[:said]))
+            assert hopes == pytest.approx(best, abs=1e-5), spelling[:said]  # look-ahead is float32
+
+
 def run(search: BeamSearch, log_probs: NDArray[np.float32]) -> list[str]:
     s = search.start()
     search.advance(s, log_probs)

@@ -123,6 +123,7 @@ class BeamSearch:
         for array in (ids, look_ahead):
             array.flags.writeable = False
         self._unknown = float(known[-1])
+        self._known = known
         self._start, self._end, self._language = language.start, language.end, language
         self.speller = Speller(vocabulary, lexicon, pronouncer)
         # What the beginning of a word is, where there is nothing else to tell: phones are no text.
@@ -312,7 +313,17 @@ class BeamSearch:
     # What follows is the inside of the above.
 
     def _compile(self, phrases: Iterable[hotwords.Phrase]) -> hotwords.Hotwords:
-        return hotwords.compile_phrases(phrases, self.speller)
+        return hotwords.compile_phrases(phrases, self.speller, self._surplus if self.model else None)
+
+    def _surplus(self, labels: Sequence[int]) -> list[float]:
+        """hotwords.Surplus; words that the lexicon lacks have a look-ahead of their own."""
+        assert self.lexicon is not None
+        *tokens, end = labels
+        word = end - self.lexicon.tokens
+        if word >= len(self.lexicon.words):
+            return [0.0] * len(tokens)
+        ahead = self._shared[1][self.lexicon.path(tokens)]
+        return [self.config.lm_weight * float(each - self._known[word]) for each in ahead]
 
     def _restart(self, state: BeamState, label: int, blank: float, token: float) -> None:
         """One hypothesis, the empty prefix; a token in progress may go on without being told again."""

@@ -1,27 +1,35 @@
 """Hotwords: phrases whose score is raised while they are being said; an automaton over what is said.
 
 Its labels are the tokens, and beyond them the ends of the lexicon's words (number of tokens + word): so a
-word that only sounds like a phrase's is none of it. Without a lexicon the separator ends words.
+word that only sounds like a phrase's is none of it. Tokens of words that the lexicon lacks are negative, for
+they are on their way in a tree of their own. Without a lexicon the separator ends words.
 
     node 0   between words: a phrase may begin        node 1   within a word that is in no phrase
     other nodes: a phrase has been said as far as the labels on the way there; the end of its last word is
     part of it, so "art" is not found in "artist"
 
-    potential [nodes]   credit for what has been said of a phrase: boost * labels said / labels of the
-                        phrase, the most of all phrases that go on from here
+    potential [nodes]   credit for what has been said of a phrase, the most of all phrases that go on from
+                        here: boost * labels said / labels of the phrase, where a word ends
     reward [nodes]      boost of the phrase that ends here
 
 A hypothesis that goes from node s to node t gains potential[t] - potential[s] + reward[t]: over any path
 that is the rewards of the phrases said, plus the credit of the one in progress, which is given back when
-the phrase breaks off. Where no phrase goes on, `fail` leads to the longest later beginning, as in Aho and
-Corasick (1975), but only at beginnings of words. The cost of a step
-grows with the logarithm of the number of phrases.
+the phrase breaks off.
+
+Within a word the credit makes the look-ahead right: a hypothesis carries what the best word that can still
+be reached promises (docs/search.md), and a hotword gets in advance what its own score, boost included,
+promises beyond that. The beginning of a name that is also that of a common word gets nothing, so
+that a thousand names do not fill the beam with their beginnings. Without a language model, and so without
+look-ahead, each label gets the same.
+
+Where no phrase goes on, `fail` leads to the longest later beginning, as in Aho and Corasick (1975), but
+only at beginnings of words. The cost of a step grows with the logarithm of the number of phrases.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -36,6 +44,9 @@ DEFAULT_BOOST = 6.0  # chosen of 2 to 12 on dev sets: the most that costs other 
 MOST_BOOST = 100.0
 
 Phrase = str | tuple[str, float]
+# A word's labels, its end the last -> at each of the others, by how much the score that the search's
+# look-ahead hopes for is above the word's own.
+Surplus = Callable[[Sequence[int]], Sequence[float]]
 
 
 class Arrays(NamedTuple):
@@ -58,9 +69,14 @@ class Hotwords:
     arrays: Arrays
 
 
-def compile_phrases(phrases: Iterable[Phrase], speller: Speller) -> Hotwords:
-    """Phrases, or (phrase, boost) -> Hotwords. Case and surplus spaces do not matter.
+def compile_phrases(
+    phrases: Iterable[Phrase],
+    speller: Speller,
+    surplus: Surplus | None = None,
+) -> Hotwords:
+    """Phrases, or (phrase, boost) -> Hotwords. Case and further spaces do not matter.
 
+    `surplus`: None where the search has no look-ahead.
     Raises ConfigError naming the phrase that cannot be one.
     """
     checked = check(phrases)
@@ -72,7 +88,24 @@ def compile_phrases(phrases: Iterable[Phrase], speller: Speller) -> Hotwords:
         raise ConfigError(f"hotwords: {error}") from None
     spelt = [(labels, boost) for text, boost in checked.items() for labels in speller.phrase(text, side)]
     ends = {speller.separator, *(label for labels, _ in spelt for label in labels if label >= speller.tokens)}
-    return Hotwords(tuple(checked.items()), side, _automaton(spelt, ends))
+    credited = [(labels, _credit(labels, boost, ends, surplus)) for labels, boost in spelt]
+    return Hotwords(tuple(checked.items()), side, _automaton(credited, ends))
+
+
+def _credit(labels: Sequence[int], boost: float, ends: set[int], surplus: Surplus | None) -> list[float]:
+    """Labels of a phrase, those in `ends` ends of words -> credit once each has been said."""
+    shares = [boost * said / len(labels) for said in range(1, len(labels) + 1)]
+    if surplus is None:
+        return shares
+    credit: list[float] = []
+    before = 0.0  # at the end of the word before
+    for place, label in enumerate(labels):
+        if label in ends:
+            gain = shares[place] - before
+            credit += [before + max(0.0, gain - more) for more in surplus(labels[len(credit) : place + 1])]
+            credit.append(shares[place])
+            before = shares[place]
+    return credit
 
 
 def check(phrases: Iterable[Phrase], what: str = "hotwords") -> dict[str, float]:
@@ -100,11 +133,11 @@ def _pair(entry: object) -> tuple[str, float]:
     return phrase, float(boost)
 
 
-def _automaton(phrases: list[tuple[list[int], float]], ends: set[int]) -> Arrays:
-    """(labels, boost) -> automaton, its nodes numbered level by level; `ends`: labels that end words."""
+def _automaton(phrases: list[tuple[list[int], list[float]]], ends: set[int]) -> Arrays:
+    """(labels, credit) -> automaton, its nodes numbered level by level; `ends`: labels that end words."""
     children: list[dict[int, int]] = [{}, {}]
     potential, reward = [0.0, 0.0], [0.0, 0.0]
-    for labels, boost in phrases:
+    for labels, credit in phrases:
         node = 0
         for said, label in enumerate(labels, 1):
             if label not in children[node]:
@@ -114,8 +147,8 @@ def _automaton(phrases: list[tuple[list[int], float]], ends: set[int]) -> Arrays
                 reward.append(0.0)
             node = children[node][label]
             if said < len(labels):
-                potential[node] = max(potential[node], boost * said / len(labels))
-        reward[node] = max(reward[node], boost)
+                potential[node] = max(potential[node], credit[said - 1])
+        reward[node] = max(reward[node], credit[-1])
     # A longer phrase adds to what the shorter one at its beginning has earned, no more.
     earned = [0.0] * len(children)
     fail = [0, 0] + [1] * (len(children) - 2)

@@ -83,6 +83,15 @@ class Lexicon:
             found.append(tokens[::-1])
         return found
 
+    def path(self, tokens: Iterable[int]) -> list[int]:
+        """Tokens of a spelling, or of its beginning -> the nodes they lead to."""
+        a, node, found = self.arrays, 0, []
+        for token in tokens:
+            begin, end = a.first_child[node : node + 2]
+            node = int(begin + np.searchsorted(a.token[begin:end], token))
+            found.append(node)
+        return found
+
     @cached_property
     def _index(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Spellings in the order of their words, where each word begins; their nodes; every node's parent."""

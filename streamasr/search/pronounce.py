@@ -140,7 +140,7 @@ class Speller:
                 end, spellings = self.tokens + self._lexicon.ids[word], self._lexicon.spellings(word)
             else:
                 end = self.tokens + len(self._lexicon.words) + side.ids[word]
-                spellings = side.spellings(word)
+                spellings = [[-token for token in tokens] for tokens in side.spellings(word)]
             ways.append([[*tokens, end] for tokens in spellings])
         several = itertools.islice(itertools.product(*ways), _MOST_WAYS)
         return [[label for word in way for label in word] for way in several]

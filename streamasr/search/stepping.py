@@ -200,7 +200,7 @@ def _step(row, top, step, ints, floats, count, arena, keys, values, used, static
                     continue
                 hot_state, hot_score = ints[i, c.HOT], 0.0
                 if has_hot and token != separator:
-                    hot_state, hot_score = hot_next(hot, ints[i, c.HOT], token, False)
+                    hot_state, hot_score = hot_next(hot, ints[i, c.HOT], -token if tree else token, False)
                 key = mix(ints[i, c.KEY], token)
                 # What this token ends: nothing (nth = -1), or each word of a node in turn.
                 nth = 0 if token == separator and node != 0 else -1
