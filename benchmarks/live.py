@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from live_cycles import cycles, numbers, serving
+from live_cycles import cycles, numbers, processor_seconds, serving
 from numpy.typing import NDArray
 
 import streamasr
@@ -146,7 +146,7 @@ def lags(heard: Heard, finals: Sequence[tuple[float, Final]]) -> list[tuple[floa
 async def load(options: argparse.Namespace) -> int:
     recognizer = streamasr.load(options.model)
     sounds = recordings(options)
-    with serving(options, options.streams) as (where, _):
+    with serving(options, options.streams) as (where, process):
         url = f"ws:{where}"
 
         async def later(number: int, delay: float) -> Heard:
@@ -157,11 +157,13 @@ async def load(options: argparse.Namespace) -> int:
             return await play(url, shifted, options.seconds)
 
         # The first wave comes within two seconds; the second, of as many again, in the middle.
+        clients, loaded = time.process_time(), processor_seconds(process)
         first = [asyncio.create_task(later(i, 2 * i / options.streams)) for i in range(options.streams)]
         half = 2 + options.seconds / 2
         second = [asyncio.create_task(later(i, half + i / options.streams)) for i in range(options.streams)]
         served, others = await asyncio.gather(*first), await asyncio.gather(*second)
-        rtf = numbers(where)["rtf"]
+        told, cpu = numbers(where), processor_seconds(process) - loaded
+        clients = time.process_time() - clients
     wrong = 0
     before: list[float] = []
     after: list[float] = []
@@ -184,7 +186,11 @@ async def load(options: argparse.Namespace) -> int:
             (f"event lag while {len(others)} more tried", milliseconds(after)),
             ("last event after the end of sound", milliseconds([h.done - h.ended for h in served if h.done])),
             (f"of those {len(others)}, refused as overloaded", refused),
-            ("decoding, seconds per second of sound", rtf),
+            (
+                "seconds a second of sound: decoding, all of the server, the clients",
+                f"{told['rtf']:.4f}, {cpu / told['sound_seconds_total']:.4f}, "
+                f"{clients / told['sound_seconds_total']:.4f}",
+            ),
         ]
     )
     return int(bool(wrong or any(heard.error for heard in served)))

@@ -46,6 +46,12 @@ def numbers(where: str) -> dict[str, float]:
     return {name.removeprefix("streamasr_"): float(value) for name, value in rows if "{" not in name}
 
 
+def processor_seconds(process: int) -> float:
+    """What a process has used, system calls included."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def cycles(options: argparse.Namespace) -> int:
     logging.getLogger("websockets").setLevel(logging.CRITICAL)  # it says so when we cut its lines
     """`options.count` clients of all kinds, after a third as many that warm the server up -> code."""

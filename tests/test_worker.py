@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -107,3 +108,37 @@ def test_rounds_by_hand_say_what_a_stream_says(plain: streamasr.Recognizer) -> N
         assert [result.finished for result in own] == [False] * (len(own) - 1) + [True]
         assert own[-1].heard == 32_000
     assert worker.sound_seconds == pytest.approx(12.0)
+
+
+def test_what_one_thread_decodes_no_other_takes(tiny: streamasr.Recognizer, clock: list[float]) -> None:
+    worker = Worker(tiny, lambda told: None)
+    one, two = opened(worker, tiny, 2)
+    worker.feed(one, SECOND[:1600])
+    one.taken = True
+    worker.feed(two, SECOND[:1600])
+    assert set(seconds(worker)) == {two}
+    one.taken = False
+    assert set(seconds(worker)) == {one}
+
+
+def test_threads_give_what_one_gives(plain: streamasr.Recognizer) -> None:
+    told: list[Told] = []
+    sounds = [sound(seed, 2.0) for seed in range(8)]
+    worker = Worker(plain, told.extend, threads=3)
+    worker.start()
+    lines = opened(worker, plain, len(sounds))
+    for first in range(0, 32_000, 1600):
+        for line, samples in zip(lines, sounds, strict=True):
+            worker.feed(line, samples[first : first + 1600])
+    for line in lines:
+        worker.end(line)
+    end = time.monotonic() + 60
+    while sum(result.finished for result in list(told)) < len(lines):
+        assert time.monotonic() < end, "not finished"
+        time.sleep(0.01)
+    worker.stop()
+    for line, samples in zip(lines, sounds, strict=True):
+        own = [result for result in told if result.line is line]
+        assert [result.heard for result in own] == sorted(result.heard for result in own)
+        assert finals([e for result in own for e in result.events]) == finals(run(plain.stream(), samples))
+    assert worker.sound_seconds == pytest.approx(2.0 * len(sounds))

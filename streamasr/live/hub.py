@@ -1,7 +1,7 @@
 """All sessions of a server: who may open one, who holds it, when it is over. On the event loop only.
 
 A session is *held* by a connection, or *detached* for a while after its connection broke. The worker's
-thread decodes; what it tells comes back here and wakes the connection that holds the session.
+threads decode; what it tells comes back here and wakes the connection that holds the session.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .worker import Line, Told, Worker
 _log = logging.getLogger("streamasr.live")
 
 SWEEP_SECONDS = 0.25
-LOAD = 0.8  # share of the worker's time that live streams may be promised; the rest is for the unforeseen
+LOAD = 0.8  # share of the processors' time that live streams may be promised; the rest is for the unforeseen
 RETRY_SECONDS = 10.0
 
 
@@ -117,7 +117,8 @@ class Hub:
 
     @property
     def max_streams(self) -> int:
-        return self.limits.max_streams or max(1, int(LOAD / max(self._worker.rtf, 1e-6)))
+        worker = self._worker
+        return self.limits.max_streams or max(1, int(LOAD * worker.threads / max(worker.rtf, 1e-6)))
 
     @property
     def sessions(self) -> int:
@@ -234,7 +235,7 @@ class Hub:
         log("close", session=live.number, why=why, seconds=round(seconds, 3))
 
     def _tell(self, results: list[Told]) -> None:
-        """On the worker's thread."""
+        """On the worker's threads."""
         self._loop.call_soon_threadsafe(self._told, results)
 
     def _told(self, results: list[Told]) -> None:

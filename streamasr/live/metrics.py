@@ -14,7 +14,7 @@ _HELP = {
     "origin_refused_total": "Handshakes refused for their origin.",
     "events_total": "Partials and finals told by the recogniser.",
     "sound_seconds_total": "Sound decoded.",
-    "busy_seconds_total": "Time spent decoding.",
+    "busy_seconds_total": "Time spent decoding, of all threads.",
     "sessions": "Sessions that are known, detached ones among them.",
     "detached": "Sessions that wait for their client to come back.",
     "connections": "Sockets that are open.",

@@ -1,16 +1,18 @@
-"""The thread that decodes: all live streams, advanced together, round after round.
+"""The threads that decode: all live streams, advanced together, round after round.
 
-A round takes the sound that waits in every `Line`, at most `ROUND_SECONDS` of each and no more than it
-has earned: a line earns a little more than a second of sound each second, so what comes in real time
-is decoded at once. Whoever sends faster, such as a file, has earned nothing; some of those lines, in turn,
-share one block a round. So files cost the live ones the time of one block, however many they are, and
-have all the time that is left.
+A round takes the sound that waits in every `Line` that no other thread is decoding, at most `ROUND_SECONDS`
+of each and no more than it has earned: a line earns a little more than a second of sound each second, so
+what comes in real time is decoded at once. Whoever sends faster, such as a file, has earned nothing; some
+of those lines, in turn, share one block a round. So files cost the live ones the time of one block, however
+many they are, and have all the time that is left.
 
-The lock is held to move sound in and out, never while decoding.
+Threads decode at the same time because the compiled loops, most of the work, run without Python's lock.
+Our own is held to move sound in and out, never while decoding.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -28,6 +30,7 @@ ROUND_SECONDS = 0.5  # chosen: a block of a file delays live streams by some 20 
 AHEAD_LINES = 4  # chosen: streams are decoded faster together, in smaller pieces more slowly
 EARN_RATE = 1.1  # sound cards' clocks differ by far less
 MOST_CREDIT_SECONDS = 2.0  # what a network may hold up and deliver at once
+MOST_THREADS = 2  # measured: with more, what Python does one after the other takes a whole core
 _WARM_UP_SECONDS = 2.0
 _LAG_COUNTS_SECONDS = 2.0
 _SMOOTHING = 0.02  # of the measured speed, a round: the last hundred or so count
@@ -47,6 +50,7 @@ class Line:
     credit: float = MOST_CREDIT_SECONDS
     counted: float = 0.0  # when the credit was last added to
     ended: bool = False
+    taken: bool = False  # a thread is decoding it
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +77,29 @@ class Told:
     error: Exception | None = None
 
 
-class Worker:
-    """`tell` is called on the worker's thread, once a round, with what the round gave."""
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    def __init__(self, recognizer: Recognizer, tell: Callable[[list[Told]], None]) -> None:
+
+class Worker:
+    """`tell` is called on the worker's threads, once a round, with what the round gave."""
+
+    def __init__(
+        self, recognizer: Recognizer, tell: Callable[[list[Told]], None], threads: int | None = None
+    ) -> None:
+        self.threads = threads or min(processors(), MOST_THREADS)
         self._recognizer = recognizer
         self._tell = tell
         self._lines: dict[Line, None] = {}  # in order; a set would not be
         self._ahead: deque[Line] = deque()  # lines that send faster than real time, in turn
         self._ready = threading.Condition()
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
-        self.rtf = 0.0  # seconds of decoding (this thread's own) per second of sound, smoothed
+        self._threads = [
+            threading.Thread(target=self._run, name=f"decoder {number}", daemon=True)
+            for number in range(self.threads)
+        ]
+        self._cpu, self._sound = 0.0, 0.0  # seconds of decoding and of the sound decoded, of late
         self._lag, self._lag_at = 0.0, 0.0  # of live streams, seconds, smoothed, and when that was
         self.sound_seconds = 0.0
         self.busy_seconds = 0.0
@@ -93,22 +108,24 @@ class Worker:
         """Measures the speed of one stream, so that all that is loaded late is loaded now, and begins."""
         noise = np.random.default_rng(0).normal(0, 0.05, 1600).astype(np.float32)
         stream = self._recognizer.stream()
-        begin = 0.0
-        while stream.time < _WARM_UP_SECONDS:
-            if begin == 0.0 and stream.time >= _WARM_UP_SECONDS / 2:
-                begin = time.thread_time()
+        while stream.time < _WARM_UP_SECONDS / 2:
             stream.accept(noise)
-        self.rtf = (time.thread_time() - begin) / (_WARM_UP_SECONDS / 2)
+        begin = time.thread_time()
+        while stream.time < _WARM_UP_SECONDS:
+            stream.accept(noise)
+        self._cpu, self._sound = time.thread_time() - begin, _WARM_UP_SECONDS / 2
         stream.finish()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Ends the thread; what still waits is not decoded."""
+        """Ends the threads; what still waits is not decoded."""
         with self._ready:
             self._stopped = True
-            self._ready.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+            self._ready.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
 
     def open(self, stream: Stream, sample_rate: int) -> Line:
         """A place for a fresh stream of this rate."""
@@ -142,6 +159,11 @@ class Worker:
         return line.waiting_samples / line.sample_rate
 
     @property
+    def rtf(self) -> float:
+        """Seconds of decoding (the threads' own) per second of sound, of late."""
+        return self._cpu / self._sound if self._sound else 0.0
+
+    @property
     def lag(self) -> float:
         """How long the sound of live streams waits of late, in seconds; 0 if none came."""
         return self._lag if time.monotonic() - self._lag_at < _LAG_COUNTS_SECONDS else 0.0
@@ -155,6 +177,8 @@ class Worker:
                     batch = self._take()
                 if self._stopped:
                     return
+                for piece in batch:
+                    piece.line.taken = True
             self._decode(batch)
 
     def _take(self) -> list[_Piece]:
@@ -164,7 +188,7 @@ class Worker:
         for line in self._lines:
             earned = line.credit + EARN_RATE * (now - line.counted)
             line.credit, line.counted = min(earned, MOST_CREDIT_SECONDS), now
-            if not line.waiting and not line.ended:
+            if line.taken or not (line.waiting or line.ended):
                 continue
             count = min(int(min(line.credit, ROUND_SECONDS) * line.sample_rate), line.waiting_samples)
             if count or line.waiting_samples == 0:  # nothing left of an ended line: it is to be finished
@@ -196,21 +220,27 @@ class Worker:
                 line.decoded += len(piece.samples)
                 lag = None if piece.arrived is None else now - piece.arrived
                 told.append(Told(line, line.decoded, [*given, *last.get(line, ())], line in last, lag))
-                if lag is not None:
-                    self._lag += _SMOOTHING * (lag - self._lag)
-                    self._lag_at = now
         except Exception as error:  # a fault of ours must end these sessions, not the thread
             told = [Told(piece.line, piece.line.decoded, (), True, None, error) for piece in batch]
+        self._tell(told)  # before another thread may take them
         with self._ready:
             for result in told:
+                result.line.taken = False
                 if result.finished:
                     self._lines.pop(result.line, None)
+            self.busy_seconds += time.perf_counter() - begin
+            self._count(batch, told, time.thread_time() - cpu)
+
+    def _count(self, batch: list[_Piece], told: list[Told], cpu: float) -> None:
+        """Lag and speed, after a round that took `cpu` seconds. The lock is held."""
+        for result in told:
+            if result.lag is not None:
+                self._lag += _SMOOTHING * (result.lag - self._lag)
+                self._lag_at = time.monotonic()
         sound = sum(len(piece.samples) / piece.line.sample_rate for piece in batch)
-        self.busy_seconds += time.perf_counter() - begin
         self.sound_seconds += sound
-        if sound:
-            self.rtf += _SMOOTHING * ((time.thread_time() - cpu) / sound - self.rtf)
-        self._tell(told)
+        self._cpu += cpu - _SMOOTHING * self._cpu
+        self._sound += sound - _SMOOTHING * self._sound
 
 
 def _cut(line: Line, count: int, now: float | None) -> _Piece:
