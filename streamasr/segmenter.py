@@ -123,19 +123,19 @@ class Segmenter:
         self, state: SegmenterState, hypothesis: Hypothesis, samples: int, time: float
     ) -> Partial | None:
         """What to show after `samples` samples (16 kHz), `time` seconds; None when it has been shown."""
-        partial = self.preview(state, hypothesis, hypothesis.stable, samples, time)
-        if (partial.text, len(partial.stable)) == (state.text, state.stable):
+        stable, volatile = _texts(hypothesis, hypothesis.stable)
+        shown = f"{stable} {volatile}".strip(), len(stable)
+        if shown == (state.text, state.stable):
             return None
-        state.text, state.stable = partial.text, len(partial.stable)
-        return partial
+        state.text, state.stable = shown
+        return self.preview(state, hypothesis, hypothesis.stable, samples, time)
 
     def preview(
         self, state: SegmenterState, hypothesis: Hypothesis, stable: int, samples: int, time: float
     ) -> Partial:
         """The hypothesis as a partial whose first `stable` words are stable. Changes nothing."""
         words = self._words(state, hypothesis.words, samples)
-        texts = [word.text for word in words]
-        return Partial(state.segment, " ".join(texts[:stable]), " ".join(texts[stable:]), words, time)
+        return Partial(state.segment, *_texts(hypothesis, stable), words, time)
 
     def final(
         self, state: SegmenterState, hypothesis: Hypothesis, samples: int, reason: Reason
@@ -177,19 +177,23 @@ class Segmenter:
 
     def _words(self, state: SegmenterState, words: tuple[TimedWord, ...], samples: int) -> tuple[Word, ...]:
         """Steps -> seconds, with the offsets: in order, and none beyond the end of the sound."""
-        early, late = self._offsets
+        (early, late), size, rate = self._offsets, self._step_samples, self._sample_rate
         told, before = [], state.end
-        starts = [word.first * self._step_samples + early for word in words]
-        ends = [(word.last + 1) * self._step_samples + late for word in words]
+        starts = [word.first * size + early for word in words]
         for i, word in enumerate(words):
-            end = ends[i]
+            end = (word.last + 1) * size + late
             if i + 1 < len(words) and end > starts[i + 1]:  # where the offsets make them overlap
                 end = (end + starts[i + 1]) // 2
             start = min(max(starts[i], before), samples)
             before = min(max(end, start), samples)
-            times = start / self._sample_rate, before / self._sample_rate
-            told.append(Word(word.text, *times, word.confidence))
+            told.append(Word(word.text, start / rate, before / rate, word.confidence))
         return tuple(told)
 
     def _seconds(self, steps: float) -> float:
         return steps * self._step_samples / self._sample_rate
+
+
+def _texts(hypothesis: Hypothesis, stable: int) -> tuple[str, str]:
+    """Text of the first `stable` words, and of the others."""
+    texts = [word.text for word in hypothesis.words]
+    return " ".join(texts[:stable]), " ".join(texts[stable:])

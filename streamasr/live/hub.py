@@ -25,7 +25,9 @@ from .worker import Line, Told, Worker
 _log = logging.getLogger("streamasr.live")
 
 SWEEP_SECONDS = 0.25
-LOAD = 0.8  # share of the processors' time that live streams may be promised; the rest is for the unforeseen
+# Share of the threads' time that live streams may be promised. Sockets need a third as much (measured by
+# benchmarks/live.py load); the rest is for the unforeseen.
+LOAD = 0.6
 RETRY_SECONDS = 10.0
 
 

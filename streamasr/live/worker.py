@@ -30,7 +30,8 @@ ROUND_SECONDS = 0.5  # chosen: a block of a file delays live streams by some 20 
 AHEAD_LINES = 4  # chosen: streams are decoded faster together, in smaller pieces more slowly
 EARN_RATE = 1.1  # sound cards' clocks differ by far less
 MOST_CREDIT_SECONDS = 2.0  # what a network may hold up and deliver at once
-MOST_THREADS = 2  # measured: with more, what Python does one after the other takes a whole core
+# With two, what Python does one after the other (a quarter of decoding, all of the sockets) fills a core.
+MOST_THREADS = 2
 _WARM_UP_SECONDS = 2.0
 _LAG_COUNTS_SECONDS = 2.0
 _SMOOTHING = 0.02  # of the measured speed, a round: the last hundred or so count

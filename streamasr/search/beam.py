@@ -111,6 +111,7 @@ class BeamSearch:
         self.log_prior = (
             np.zeros(len(vocabulary)) if prior is None else config.prior_scale * prior.astype(np.float64)
         )
+        self._prior: list[float] = self.log_prior.tolist()
         used = lexicon or _empty_lexicon(len(vocabulary))
         language = model or _silent_model()
         # One id more than the lexicon has words: that of all others.
@@ -196,7 +197,8 @@ class BeamSearch:
             )  # fmt: skip
             state.step += len(block)
             done += len(block)
-        return bool((log_probs[:, 0] <= self._weights[c.BLANK_SKIP]).any())
+        skip = float(self._weights[c.BLANK_SKIP])
+        return any(blank <= skip for blank in log_probs[:, 0].tolist())
 
     def best(self, state: BeamState) -> Hypothesis:
         scores, words, _ = self._complete(state)
@@ -235,7 +237,7 @@ class BeamSearch:
         return Hypothesis(told, len(told))
 
     def between_words(self, state: BeamState) -> bool:
-        return bool(state.ints[state.leader, c.NODE] == 0)
+        return state.ints.item(state.leader, c.NODE) == 0
 
     def change_phrases(self, state: BeamState, new: BeamSearch) -> None:
         """Makes a state of this search one of `new`, which differs in hotwords only.
@@ -385,23 +387,23 @@ class BeamSearch:
 
     def _told(self, state: BeamState, row: int, word: int) -> list[tuple[TimedWord, int, float]]:
         """As `_words`, each with the language model's state and BEST at its end."""
-        ints, floats = state.ints[row], state.floats[row]
+        ints, floats = state.ints[row].tolist(), state.floats[row].tolist()
         path, first, last, peak = c.PATH_N, c.FIRST_N, c.LAST_N, c.PEAK_N
         if floats[c.BEST_B] > floats[c.BEST_N]:
             path, first, last, peak = c.PATH_B, c.FIRST_B, c.LAST_B, c.PEAK_B
-        tokens: list[_Token] = []  # last one first
+        entries = self._kernels.entries_to(state.arena, ints[path])
+        tokens = [
+            _Token(token, ends, begin, end, *values)
+            for (_, token, ends, _, begin, end), values in zip(
+                state.arena[entries].tolist(), state.values[entries].tolist(), strict=True
+            )
+        ]
         if ints[first] >= 0:
-            ended = int(ints[c.ENDED]) if ints[c.NODE] == 0 else word
-            now = float(max(floats[c.BEST_B], floats[c.BEST_N]))
-            spoken = int(ints[c.LABEL]), ended, int(ints[first]), int(ints[last])
-            tokens.append(_Token(*spoken, float(floats[peak]), now))
-        entry = int(ints[path])
-        while entry >= 0:
-            parent, token, ends, _, begin, end = map(int, state.arena[entry])
-            tokens.append(_Token(token, ends, begin, end, *map(float, state.values[entry])))
-            entry = parent
+            ended = ints[c.ENDED] if ints[c.NODE] == 0 else word
+            now = max(floats[c.BEST_B], floats[c.BEST_N])
+            tokens.append(_Token(ints[c.LABEL], ended, ints[first], ints[last], floats[peak], now))
         told, spelling, language, before = [], [], state.language, state.path
-        for each in reversed(tokens):
+        for each in tokens:
             spelling.append(each)
             if each.word != c.NONE:
                 timed, language = self._word(state, spelling, language, before)
@@ -424,7 +426,7 @@ class BeamSearch:
             log_prob, language = self._kernels.lm_score(self._language.tables, language, number)
             log_prob = min(log_prob + self._expected.get(text, 0.0), 0.0)
         # Geometric mean; log_softmax in float32 may end a rounding above 0.
-        mean = math.fsum(each.peak + self.log_prior[each.token] for each in tokens) / len(tokens)
+        mean = math.fsum([each.peak + self._prior[each.token] for each in tokens]) / len(tokens)
         evidence = Evidence(min(math.exp(mean), 1.0), len(tokens), before - tokens[-1].path, log_prob)
         confidence = self.confidence.of(evidence)
         return TimedWord(text, tokens[0].first, tokens[-1].last, confidence), language
@@ -487,32 +489,11 @@ class BeamSearch:
 
     def _compact(self, state: BeamState) -> int:
         """Keeps the entries that a hypothesis leads to, from the first volatile word on -> their number."""
-        rows, floats, arena = state.ints[: state.count], state.floats[: state.count], state.arena
-        base = len(state.texts)
-        used = np.zeros(state.used + 1, bool)
-        for column, best in ((c.PATH_B, c.BEST_B), (c.PATH_N, c.BEST_N)):
-            rows[floats[:, best] == -np.inf, column] = -1
-            used[rows[:, column]] = True
-        used[-1] = False  # path -1: none
-        used[:-1] &= arena[: state.used, c.ENTRY_ORDINAL] >= base
-        for entry in range(state.used - 1, -1, -1):
-            if used[entry] and arena[entry, c.ENTRY_PARENT] >= 0:
-                used[arena[entry, c.ENTRY_PARENT]] = (
-                    arena[arena[entry, c.ENTRY_PARENT], c.ENTRY_ORDINAL] >= base
-                )
-        number = np.where(used, np.cumsum(used) - 1, -1)  # [-1] stays -1
-        for column in (c.PATH_B, c.PATH_N):
-            rows[:, column] = number[rows[:, column]]
-        kept = np.flatnonzero(used)
-        room = len(kept) + _SETTLE_STEPS * self.config.beam
-        fresh = np.zeros((room, c.ENTRIES), np.int32), np.zeros(room, np.int64)
-        values = np.zeros((room, c.VALUES))
-        fresh[0][: len(kept)] = arena[kept]
-        fresh[0][: len(kept), c.ENTRY_PARENT] = number[arena[kept, c.ENTRY_PARENT]]
-        fresh[1][: len(kept)], values[: len(kept)] = state.keys[kept], state.values[kept]
-        (state.arena, state.keys), state.values = fresh, values
-        state.used = len(kept)
-        return len(kept)
+        state.arena, state.keys, state.values, state.used = self._kernels.compact(
+            state.ints, state.floats, state.count, state.arena, state.keys, state.values, state.used,
+            len(state.texts), _SETTLE_STEPS * self.config.beam,
+        )  # fmt: skip
+        return state.used
 
 
 def _keep(state: BeamState, word: TimedWord) -> None:

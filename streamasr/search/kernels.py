@@ -193,6 +193,58 @@ def complete(ints, floats, count, static, weights, separator, tokens, end):
 
 
 @njit(cache=True, nogil=True)
+def entries_to(arena, path):
+    """Entries of the arena that lead to `path`, that one included, the first of them first."""
+    count, entry = 0, path
+    while entry >= 0:
+        count, entry = count + 1, arena[entry, c.ENTRY_PARENT]
+    found = np.empty(count, np.int64)
+    entry = path
+    for place in range(count - 1, -1, -1):
+        found[place], entry = entry, arena[entry, c.ENTRY_PARENT]
+    return found
+
+
+@njit(cache=True, nogil=True)
+def compact(ints, floats, count, arena, keys, values, used, base, spare):
+    """Entries that a hypothesis leads to, from word `base` on -> arena, keys, values, how many are kept.
+
+    The arrays are new, with room for `spare` entries more; paths of the hypotheses are changed.
+    """
+    number = np.full(used, -1)
+    for i in range(count):
+        if floats[i, c.BEST_B] == -_INF:
+            ints[i, c.PATH_B] = -1
+        if floats[i, c.BEST_N] == -_INF:
+            ints[i, c.PATH_N] = -1
+        for path in (ints[i, c.PATH_B], ints[i, c.PATH_N]):
+            while path >= 0 and number[path] < 0 and arena[path, c.ENTRY_ORDINAL] >= base:
+                number[path], path = 0, arena[path, c.ENTRY_PARENT]
+    kept = 0
+    for entry in range(used):
+        if number[entry] == 0:
+            number[entry] = kept
+            kept += 1
+    fresh_arena = np.zeros((kept + spare, c.ENTRIES), np.int32)
+    fresh_keys, fresh_values = np.zeros(kept + spare, np.int64), np.zeros((kept + spare, c.VALUES))
+    for entry in range(used):
+        place = number[entry]
+        if place >= 0:
+            for k in range(c.ENTRIES):
+                fresh_arena[place, k] = arena[entry, k]
+            for k in range(c.VALUES):
+                fresh_values[place, k] = values[entry, k]
+            fresh_keys[place] = keys[entry]
+            parent = arena[entry, c.ENTRY_PARENT]
+            fresh_arena[place, c.ENTRY_PARENT] = number[parent] if parent >= 0 else -1
+    for i in range(count):
+        for column in (c.PATH_B, c.PATH_N):
+            path = ints[i, column]
+            ints[i, column] = number[path] if path >= 0 else -1
+    return fresh_arena, fresh_keys, fresh_values, kept
+
+
+@njit(cache=True, nogil=True)
 def agreed(ints, floats, count, arena, keys, base):
     """Ordinal up to which the words said are the same in all hypotheses."""
     length = ints[0, c.ORDINAL] - base
