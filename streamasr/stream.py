@@ -24,7 +24,8 @@ from .features import LogMel, LogMelState
 from .modelfile import Model
 from .resample import Resampler, ResamplerState
 from .search import Search
-from .search.beam import BeamSearch, BeamState
+from .search.beam import BeamSearch
+from .search.beam_state import BeamState
 from .search.greedy import GreedyState
 from .search.hotwords import Phrase
 from .segmenter import EndpointRule, Segmenter, SegmenterState

@@ -102,7 +102,7 @@ def test_open_vocabulary_is_the_sum_over_alignments(seed: int) -> None:
     found: dict[tuple[str, ...], float] = {}
     scores, words, _ = search._complete(s)
     for i, score in enumerate(scores):
-        add(found, tuple(w.text for w in search._words(s, i, int(words[i]))), float(score))
+        add(found, tuple(w.text for w in search._teller.words(s, i, int(words[i]))), float(score))
     assert found.keys() == expected.keys()
     for text, score in found.items():
         assert score == pytest.approx(expected[text], abs=1e-5)

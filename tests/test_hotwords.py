@@ -231,7 +231,7 @@ def test_a_word_the_language_model_has_never_seen_is_like_its_rarest() -> None:
             )
         ]
         search = BeamSearch(VOCABULARY, CONFIG, lexicon_of(VOCABULARY), lm.build(bigram().words, grams))
-        assert search._unknown == pytest.approx(-4.0)  # "ba", not <s>
+        assert search._known[-1] == pytest.approx(-4.0)  # "ba", not <s>
 
 
 @pytest.mark.parametrize(

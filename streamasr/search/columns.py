@@ -1,4 +1,4 @@
-"""Columns of the beam's arrays: what beam.py and kernels.py know of each other.
+"""Columns of the beam's arrays: what is compiled and what is not know of each other.
 
 An alignment says which steps a prefix's tokens took. Of those that end in the blank (B) and in the last
 token (N) the likeliest is kept: its path in the arena up to the last token but one, and the last token's

@@ -234,6 +234,11 @@ def arrange(words: Sequence[str], orders: Sequence[Order]) -> Arranged:
     return found
 
 
+def silent() -> LanguageModel:
+    """Every word has probability 1: none at all, for a search that asks one."""
+    return build([UNKNOWN], [(np.zeros((1, 1), np.int32), np.zeros(1), np.zeros(1))])
+
+
 def build(words: Sequence[str], orders: Sequence[Order], bits: int = 8) -> LanguageModel:
     """n-grams by order, each (ids [n, k], log p [n], log back-off [n]; natural) -> model of `bits` bit codes.
 

@@ -23,7 +23,8 @@ from ..errors import ConfigError
 from ..vocabulary import BLANK
 from . import Hypothesis, hotwords, lexicon
 from . import columns as c
-from .beam import BeamSearch, BeamState
+from .beam import BeamSearch
+from .beam_state import BeamState, totals
 
 # A token that no phrase explains weighs about 4. Chosen of 0.25 to 3 on commands-dev, half of its texts for
 # phrases: with more the other half is taken for them, with less they are refused.
@@ -65,8 +66,9 @@ class PhraseSearch(BeamSearch):
             beam_threshold=min(max(config.beam_threshold, _BEAM_THRESHOLD), -_FORBIDDEN / 2),
         )
         own = lexicon.build(spelt, len(vocabulary))
-        super().__init__(vocabulary, config, own, phrases=texts, confidence=search.confidence)
-        self.log_prior = search.log_prior
+        super().__init__(
+            vocabulary, config, own, prior=search.prior, phrases=texts, confidence=search.confidence
+        )
 
     def with_phrases(self, phrases: Iterable[hotwords.Phrase]) -> BeamSearch:
         raise ConfigError("hotwords: this stream hears its phrases only; open another for hotwords")
@@ -143,7 +145,7 @@ class PhraseSearch(BeamSearch):
     ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
         scores, words, contexts = self._scores(state)
         if not np.isfinite(scores).any():  # what is told of these is not heard: none of the phrases
-            scores, words = self._totals(state), np.full(state.count, c.NONE)
+            scores, words = totals(state), np.full(state.count, c.NONE)
         return scores, words, contexts
 
 
