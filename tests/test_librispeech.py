@@ -38,13 +38,21 @@ def test_reads_the_official_layout_in_order(tmp_path: Path) -> None:
 
 def test_agrees_with_torchaudio(tmp_path: Path) -> None:
     datasets = load_torchaudio().datasets
-    root = tmp_path / "LibriSpeech" / "test-clean"
-    chapter(root, 84, 1, {"84-1-0000": "ONE TWO", "84-1-0001": "THREE"})
-    dataset = datasets.LIBRISPEECH(tmp_path, url="test-clean")
+    root = tmp_path / "LibriSpeech" / "train-clean-100"
+    for speaker, book in ((1034, 121119), (84, 7), (84, 121550), (9, 5)):
+        name = f"{speaker}-{book}"
+        chapter(
+            root, speaker, book, {f"{name}-0011": "IT'S THREE", f"{name}-0002": f"ONE {'TWO ' * book}"[:40]}
+        )
+    dataset = datasets.LIBRISPEECH(tmp_path, url="train-clean-100")
     oracle = [dataset.get_metadata(i) for i in range(len(dataset))]
-    for utterance, (_, _, text, speaker, book, number) in zip(librispeech.read(root), oracle, strict=True):
-        assert utterance.text == text.lower()
-        assert utterance.id == f"{speaker}-{book}-{number:04}"
+    assert len(oracle) == 8
+    expected = {
+        f"{speaker}-{book}-{number:04}": (str(tmp_path / "LibriSpeech" / path), text.lower(), str(speaker))
+        for path, _, text, speaker, book, number in oracle
+    }
+    found = {u.id: (str(u.audio), u.text, u.speaker) for u in librispeech.read(root)}
+    assert found == expected
 
 
 def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:

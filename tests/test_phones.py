@@ -28,6 +28,18 @@ def test_words_become_phones(tmp_path: Path) -> None:
     assert empty is not None and empty.tolist() == []
 
 
+def test_dictionaries_as_others_ship_them(tmp_path: Path) -> None:
+    """LibriSpeech's lexicon has capitals, and a TAB or two spaces; ours a third column."""
+    path = tmp_path / "lexicon.txt"
+    path.write_text("A  AH0\nA''S\tEY1 Z\nABACK  AH0 B AE1 K\nabba\tAE1 B AH0\tg2p\n")
+    lexicon = PhoneLexicon([path])
+    said = {word: lexicon.word(word) for word in ("a", "a''s", "aback", "abba", "none")}
+    assert said == {
+        "a": ("AH",), "a''s": ("EY", "Z"), "aback": ("AH", "B", "AE", "K"), "abba": ("AE", "B", "AH"),
+        "none": None,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("text", "line"), [("cat\tK\n\nthe\tDH\n", 2), ("cat K AE T\n", 1), ("cat\t \n", 1)])
 def test_bad_lines_are_named(text: str, line: int, tmp_path: Path) -> None:
     path = tmp_path / "lexicon.txt"

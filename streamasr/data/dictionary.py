@@ -1,11 +1,17 @@
-"""Pronouncing dictionaries: files of word TAB phones, as CMUdict; further columns are not looked at."""
+"""Pronouncing dictionaries: files of word TAB phones; further columns are not looked at.
+
+Two spaces will do for the TAB, and capitals for the word: so are CMUdict and LibriSpeech's lexicon.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import ConfigError
+
+_GAP = re.compile("\t|  +")
 
 
 def read(paths: Iterable[Path]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
@@ -19,9 +25,9 @@ def read(paths: Iterable[Path]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read: {error}") from None
         for number, line in enumerate(lines, 1):
-            word, *rest = line.split("\t")
+            word, *rest = _GAP.split(line)
             phones = tuple(phone.rstrip("012") for phone in rest[0].split()) if rest else ()
             where = f"{path}: line {number}"
             if not phones or not word.strip():
                 raise ConfigError(f"{where}: expected word TAB phones, not {line[:60]!r}")
-            yield where, word.strip(), phones
+            yield where, word.strip().lower(), phones

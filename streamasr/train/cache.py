@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,15 +91,21 @@ def _compute(
     path: Path, listed: list[manifest.Utterance], config: FeatureConfig, frames_file: Path, index_file: Path
 ) -> None:
     frames_file.parent.mkdir(parents=True, exist_ok=True)
-    pieces: list[NDArray[np.float16]] = []
+    firsts, frames = [], 0
     problems: list[str] = []
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+    frames_part = frames_file.with_suffix(".part")
+    with frames_part.open("wb") as file, ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        _write_header(file, 0, config)
         results = pool.map(_one, [u.audio for u in listed], [config] * len(listed), chunksize=8)
         for utterance, result in zip(listed, tqdm(results, path.stem, len(listed), unit="utt"), strict=True):
             if isinstance(result, str):
                 problems.append(f"{utterance.id}: {result}")
             else:
-                pieces.append(result)
+                file.write(result.tobytes())  # 360 hours would not fit into the memory of most machines
+                firsts.append(frames)
+                frames += len(result)
+        file.seek(0)
+        _write_header(file, frames, config)
     texts = []
     for utterance in listed:
         try:
@@ -106,12 +113,18 @@ def _compute(
         except ManifestError as error:
             problems.append(f"{utterance.id}: {error}")
     if problems:
+        frames_part.unlink()
         raise ManifestError(manifest.listing(path, problems))
-    firsts = np.cumsum([0] + [len(p) for p in pieces])[:-1].tolist()
-    np.save(frames_file, np.concatenate(pieces) if pieces else np.zeros((0, config.mel_bands), np.float16))
+    frames_part.replace(frames_file)
     temporary = index_file.with_suffix(".part")  # the index appears last and whole: it vouches for the frames
     temporary.write_text(json.dumps({"first_frame": firsts, "text": texts}))
     temporary.replace(index_file)
+
+
+def _write_header(file: BinaryIO, frames: int, config: FeatureConfig) -> None:
+    """Of an .npy file; as long for any number of frames, so that it can be written again."""
+    shape = {"descr": "<f2", "fortran_order": False, "shape": (frames, config.mel_bands)}
+    np.lib.format.write_array_header_1_0(file, shape)
 
 
 def _one(path: Path, config: FeatureConfig) -> NDArray[np.float16] | str:
