@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,23 @@ def test_every_spelling_leads_to_its_words(pairs: list[tuple[str, list[int]]]) -
         assert sorted(words_at(found, spelling)) == sorted({w for w, s in pairs if s == spelling})
     assert len(found) == len({tuple(s[:n]) for _, s in pairs for n in range(1, len(s) + 1)}) + 1
     assert words_at(found, [1, 1, 1, 1, 1, 1]) == []
+
+
+@thorough
+@given(spellings)
+def test_the_first_spelling_is_known_also_from_the_file(pairs: list[tuple[str, list[int]]]) -> None:
+    first: dict[str, list[int]] = {}
+    for word, spelling in pairs:
+        first.setdefault(word, spelling)
+    found = lexicon.build(pairs, 5)
+    with tempfile.TemporaryDirectory() as folder:
+        found.write(Path(folder) / "lexicon.safetensors")
+        again = lexicon.read(Path(folder) / "lexicon.safetensors")
+        for word, spelling in first.items():
+            for each in (found, again):
+                every = each.spellings(word)
+                assert every[0] == spelling
+                assert sorted(every) == sorted([list(s) for s in {tuple(s) for w, s in pairs if w == word}])
 
 
 @thorough

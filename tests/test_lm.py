@@ -101,6 +101,23 @@ def test_definition(tmp_path: Path) -> None:
     np.testing.assert_allclose(log10, [-0.5, -0.2, -0.3 - 0.22 - 0.9, -0.31 - 1.2], atol=1e-6)
 
 
+def test_words_are_drawn_by_their_probability(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text("a b c\na b\nb c a b\nc\na a b c d\n" * 3 + "e\n")
+    model = ngram.read(path, 16)
+    random, ends = np.random.default_rng(0), model.end
+    states = [model.start, 0, model.score(model.start, model.ids["a"])[1]]
+    states.append(model.score(states[-1], model.ids["b"])[1])
+    for state in states:
+        drawn = np.bincount([model.draw(state, random) for _ in range(4000)], minlength=len(model.words))
+        expected = np.exp([model.score(state, word)[0] for word in range(len(model.words))])
+        expected[model.ids[lm.BEGIN]] = 0.0
+        assert expected.sum() == pytest.approx(1.0, abs=1e-3) and drawn[ends] > 0
+        # Four standard deviations of 4000 draws, at most.
+        np.testing.assert_allclose(drawn / 4000, expected, atol=4 * math.sqrt(0.25 / 4000))
+    assert len(set(states)) == 4
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_file(tmp_path: Path, bits: int) -> None:
     model = ngram.read(write(tmp_path / "lm.arpa", random_arpa(1)), bits)

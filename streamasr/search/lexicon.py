@@ -9,7 +9,8 @@
 Nodes are numbered level by level, so children follow their parent and first_child ascends. A word may
 have several spellings (pronunciations), a spelling any number of words. The separator (the space of a
 character model) is in no spelling: the search knows that it ends words. A file has how many children and
-words each node has in place of where they begin.
+words each node has in place of where they begin. Beside the arrays of the search it says of every spelling
+whether it is its word's first, for those who may take only one (training).
 """
 
 from __future__ import annotations
@@ -50,13 +51,15 @@ class Lexicon:
         arrays: Arrays,
         where: str = "lexicon",
         names: Sequence[str] | None = None,
+        firsts: NDArray[np.bool_] | None = None,
     ) -> None:
-        """`names` of the tokens, where they are known.
+        """`names` of the tokens, where they are known; `firsts` [spellings]: is it its word's first?
 
         Raises ModelError naming `where` when the arrays are no lexicon: kernels trust them.
         """
         self.words, self.tokens, self.arrays, self.where = tuple(words), tokens, arrays, where
         self.names = None if names is None else tuple(names)
+        self.firsts = np.zeros(len(arrays.word), bool) if firsts is None else firsts
         _check(arrays, len(self.words), tokens, where)
         for array in arrays:
             array.flags.writeable = False
@@ -71,11 +74,12 @@ class Lexicon:
         return {word: number for number, word in enumerate(self.words)}
 
     def spellings(self, word: str) -> list[list[int]]:
-        """A word of the lexicon -> its spellings, each some tokens."""
+        """A word of the lexicon -> its spellings, each some tokens, the first first where that is known."""
         order, first, nodes, parents = self._index
         number = self.ids[word]
         found = []
-        for node in nodes[order[first[number] : first[number + 1]]].tolist():
+        places = sorted(order[first[number] : first[number + 1]], key=lambda place: not self.firsts[place])
+        for node in nodes[places].tolist():
             tokens = []
             while node:
                 tokens.append(int(self.arrays.token[node]))
@@ -138,6 +142,8 @@ class Lexicon:
             "words": tensorfile.text_tensor(self.words),
             "tokens": np.array([self.tokens], np.int32),
         }
+        if self.firsts.any():
+            tensors["firsts"] = np.packbits(self.firsts)
         if vocabulary is not None:
             tensors["names"] = tensorfile.text_tensor(vocabulary.tokens)
         content = tensorfile.render(tensors)
@@ -153,6 +159,7 @@ def read(path: str | os.PathLike[str]) -> Lexicon:
     words = tensorfile.tensor_text(tensors.pop("words", None), where)
     tokens = tensors.pop("tokens", np.zeros(0))
     names = tensorfile.tensor_text(tensors.pop("names"), where) if "names" in tensors else None
+    packed = tensors.pop("firsts", None)
     if tensors.keys() != {"children", "token", "spellings", "word"} or tokens.shape != (1,):
         raise ModelError(
             f"{where}: is not a lexicon of streamasr; `python -m streamasr.data.lexicon` makes one"
@@ -166,7 +173,12 @@ def read(path: str | os.PathLike[str]) -> Lexicon:
         _starts(tensors["spellings"], 0, where),
         tensors["word"].astype(np.int32),
     )
-    return Lexicon(words, int(tokens[0]), arrays, where, names)
+    firsts = None
+    if packed is not None:
+        if packed.dtype != np.uint8 or packed.shape != (-(-len(arrays.word) // 8),):
+            raise ModelError(f"{where}: firsts is not one bit for each of {len(arrays.word)} spellings")
+        firsts = np.unpackbits(packed, count=len(arrays.word)).astype(bool)
+    return Lexicon(words, int(tokens[0]), arrays, where, names, firsts)
 
 
 def _narrowed(numbers: NDArray[np.int32]) -> NDArray[Any]:
@@ -198,7 +210,10 @@ def spell(words: Iterable[str], vocabulary: Vocabulary) -> list[tuple[str, list[
 
 
 def build(spellings: Iterable[tuple[str, Sequence[int]]], tokens: int) -> Lexicon:
-    """(word, its tokens), any order, repeats allowed -> lexicon. Raises ConfigError naming the word."""
+    """(word, its tokens), repeats allowed -> lexicon. Raises ConfigError naming the word.
+
+    Of several spellings of a word the one that comes first here is its first.
+    """
     pairs = list(dict.fromkeys((word, tuple(spelling)) for word, spelling in spellings))
     ids: dict[str, int] = {}
     for word, spelling in pairs:
@@ -229,13 +244,16 @@ def build(spellings: Iterable[tuple[str, Sequence[int]]], tokens: int) -> Lexico
         ends[lengths == depth + 1] = node[lengths == depth + 1]
     children = np.bincount(np.concatenate(parents), minlength=total)
     spelt = np.bincount(ends, minlength=total) if len(ends) else np.zeros(total, np.int64)
+    by_node = np.argsort(ends, kind="stable")
     arrays = Arrays(
         np.concatenate([[1], 1 + np.cumsum(children)]).astype(np.int32),
         np.concatenate(labels),
         np.concatenate([[0], np.cumsum(spelt)]).astype(np.int32),
-        words[np.argsort(ends, kind="stable")],
+        words[by_node],
     )
-    return Lexicon(list(ids), tokens, arrays)
+    firsts = np.zeros(len(pairs), bool)
+    firsts[np.unique([ids[word] for word, _ in pairs], return_index=True)[1]] = True
+    return Lexicon(list(ids), tokens, arrays, firsts=firsts[order][by_node])
 
 
 def language_model_ids(lexicon: Lexicon, model: LanguageModel) -> NDArray[np.int32]:

@@ -40,6 +40,8 @@ BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 MOST_ORDER = 5
 # log p of an unknown word in a model without <unk>: -100 as log10, as KenLM has it.
 _IMPOSSIBLE = -100.0 * np.log(10.0)
+# Attempts to draw a word: enough where a thousandth of the probability is left to draw from.
+_MOST_DRAWS = 1000
 
 Order = tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]
 
@@ -165,6 +167,31 @@ class LanguageModel:
             score, state = self.score(state, self.id_of(word))
             scores.append(score)
         return scores
+
+    def draw(self, state: int, random: np.random.Generator) -> int:
+        """State -> id of a word that may follow, drawn by its probability; <s> may not."""
+        a, count = self.arrays, len(self.words)
+        if not state:
+            return int(np.searchsorted(self._shares, random.random() * self._shares[-1], side="right"))
+        number = self._number(state)
+        begin, end = int(a.first[number]), int(a.first[number + 1])
+        known = a.word[begin - count : end - count]
+        shares = np.cumsum(np.exp(a.log_probs[a.log_prob[begin:end]].astype(np.float64)))
+        place = int(np.searchsorted(shares, random.random(), side="right"))
+        if place < len(known):
+            return int(known[place])
+        for _ in range(_MOST_DRAWS):  # of what is left, which is not what has a share here
+            word = self.draw(self._suffix(state), random)
+            if word not in known:
+                break
+        return word
+
+    @cached_property
+    def _shares(self) -> NDArray[np.float64]:
+        """Sums of the probabilities of the words up to each [words], without history."""
+        shares = np.exp(self.unigrams)
+        shares[[self.ids[word] for word in (BEGIN,) if word in self.ids]] = 0.0
+        return np.cumsum(shares)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """-> one safetensors file (docs/search.md, Files)."""
