@@ -19,7 +19,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -36,6 +36,10 @@ from .vocabulary import Vocabulary
 
 FORMAT = 1
 PACKAGED = Path(__file__).parent / "models"
+# Files of a model directory that any model with the same tokens can use.
+COMPANIONS = (
+    "lexicon.safetensors", "lm.safetensors", "g2p.safetensors", "lstm_lm.safetensors", "lstm_lm.json"
+)  # fmt: skip
 # Bounds on what is read into memory; our largest model is 60 MB.
 _MOST_JSON_BYTES = 16 << 20
 _MOST_FFT = 1 << 16
@@ -156,13 +160,24 @@ def write(
     tensors: Mapping[str, NDArray[np.floating[Any]]],
     *,
     numbers: str = "float32",
+    like: Model | None = None,
 ) -> None:
     """Model -> model directory, or .zip where `path` ends so. A directory's other files stay.
 
     `numbers`: "float32", "float16" or "int8", which is for the matrices; the rest is float16 then.
-    Raises ModelError when the tensors do not fit the description or do not survive float16.
+    `like`: a model with the same tokens whose search settings, calibration and, into a directory, companions
+    go along. Raises ConfigError if it has others, ModelError when the tensors do not fit the description or
+    do not survive float16.
     """
     path = Path(path)
+    if like is not None:
+        other = like.description
+        if (description.vocabulary, description.phones) != (other.vocabulary, other.phones):
+            raise ConfigError(
+                f"{path}: its tokens are not those of the model {other.name!r}, whose lexicon is "
+                "for its own; name another one with --like"
+            )
+        description = replace(description, search=other.search, calibration=other.calibration)
     dtype = np.float32 if numbers == "float32" else np.float16
     stored: dict[str, NDArray[Any]] = {}
     with np.errstate(over="ignore"):  # check_tensors names the tensor
@@ -184,6 +199,10 @@ def write(
     path.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         _replace(path / name, content)
+    source = like.folder if like is not None else None
+    for name in COMPANIONS:
+        if source is not None and (source / name).exists():
+            _replace(path / name, (source / name).read_bytes())
 
 
 def write_description(path: str | os.PathLike[str], description: Description) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import streamasr
 from streamasr.errors import ConfigError
-from streamasr.train import config, lm
+from streamasr.train import config, export, lm
 
 MINIMAL = '[data]\ntrain = ["a.jsonl"]\ndev = "b.jsonl"\n'
 
@@ -65,7 +66,6 @@ def test_overrides_are_typed_by_the_field(tmp_path: Path) -> None:
         ("[model]\nlook_ahead = -1", r"model\.look_ahead must not be negative, not -1"),
         ("[model]\ndropout = 1.0", r"model\.dropout must be at least 0 and below 1, not 1\.0"),
         ("[model]\nphone_layer = 9", r"model\.phone_layer must be 0 to 4"),
-        ("[model]\nphone_layer = 2", r"model\.phone_layer needs data\.lexicon"),
         ("[optimiser]\nlearning_rate = 'fast'", r"optimiser\.learning_rate must be a number, not 'fast'"),
         ("[optimiser]\nlearning_rate = true", r"optimiser\.learning_rate must be a number, not True"),
         ("[optimiser]\nschedule = 'linear'", r"optimiser\.schedule must be one of cosine, plateau, constant"),
@@ -148,3 +148,12 @@ def test_every_key_is_documented() -> None:
             quoted = f"`{default}`" if default.startswith('"') else "none" if default == "[]" else default
             expected.append([f"`{f.name}`", quoted])
         assert rows == expected
+
+
+def test_the_fine_tuning_of_the_docs_is_the_one_in_configs(shipped: streamasr.Recognizer) -> None:
+    """And its model is the packaged one."""
+    root = Path(__file__).parents[1]
+    assert (root / "configs" / "finetune.toml").read_text() in (root / "docs" / "training.md").read_text()
+    found = config.read(root / "configs" / "finetune.toml").model
+    assert export.encoder_of(found) == shipped.model.description.encoder
+    assert found.phone_layer == found.layers and shipped.model.description.phones

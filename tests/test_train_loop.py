@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,11 +20,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import streamasr
 from streamasr.errors import ConfigError, ModelError
-from streamasr.train import checkpoint, config, export, loop
+from streamasr.train import checkpoint, config, loop, start
 from streamasr.train.model import AcousticModel
 
 CONFIG = """
@@ -268,7 +271,8 @@ def test_two_processes_end_with_the_same_weights(corpus: Path, tmp_path: Path) -
         "    run(self)\n"
         "    torch.save({'model': self.model.state_dict(), 'heard': heard}, f'rank{self.rank}.pt')\n"
         "loop.Trainer.run = both\n"
-        f"sys.exit(loop.main(Path({str(corpus / 'tiny.toml')!r}), sys.argv[1:], False))\n"
+        "if __name__ == '__main__':\n"  # the processes that compute features import this file
+        f"    sys.exit(loop.main(Path({str(corpus / 'tiny.toml')!r}), sys.argv[1:], False))\n"
     )
     arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     done = subprocess.run(
@@ -285,6 +289,72 @@ def test_two_processes_end_with_the_same_weights(corpus: Path, tmp_path: Path) -
     # Pairs (epoch, utterance): nobody hears what the other does; an odd batch at the end may be left out.
     ours, theirs = ([tuple(pair) for pair in rank["heard"]] for rank in (first, second))
     assert len({*ours, *theirs}) == len(ours) + len(theirs) > 60
+
+
+@pytest.fixture
+def librispeech(tmp_path: Path) -> Path:
+    """A folder with the repository's configs/ in repository/, and a slice of tones beside it as openslr.org
+    packs LibriSpeech: subsets, speakers, chapters, FLAC, texts and a lexicon in capitals."""
+    random = np.random.default_rng(3)
+    for subset, speakers in (("train-clean-100", (103, 19, 26)), ("dev-clean", (84,)), ("dev-other", (116,))):
+        for speaker, chapter in itertools.product(speakers, (7, 123)):
+            folder = tmp_path / "LibriSpeech" / subset / str(speaker) / str(chapter)
+            folder.mkdir(parents=True)
+            lines = []
+            for number in range(4 if subset.startswith("train") else 1):
+                words = [
+                    "".join(random.choice(list("abcd"), random.integers(1, 4))) for _ in range(number + 1)
+                ]
+                name = f"{speaker}-{chapter}-{number:04}"
+                soundfile.write(folder / f"{name}.flac", tone_word(" ".join(words)), 16_000)
+                lines.append(f"{name} {' '.join(words).upper()}\n")
+            (folder / f"{speaker}-{chapter}.trans.txt").write_text("".join(lines))
+    words = ["".join(letters) for n in (1, 2, 3) for letters in itertools.product("ABCD", repeat=n)]
+    gaps = itertools.cycle(["  ", "\t"])
+    lines = [f"{word}{next(gaps)}{' '.join(word)}1\n" for word in words]
+    (tmp_path / "LibriSpeech" / "librispeech-lexicon.txt").write_text("".join(lines))
+    shutil.copytree(Path(__file__).parents[1] / "configs", tmp_path / "repository" / "configs")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_librispeech_with_two_processes_stopped_and_resumed(librispeech: Path) -> None:
+    """The recipe of 100 hours by torchrun on a made slice: to the bit the same with and without a stop."""
+    script = librispeech / "recipe.py"
+    script.write_text(
+        "import os, sys, torch.distributed\nfrom pathlib import Path\nfrom streamasr.train import loop\n"
+        "def run(folder, *overrides, resume=False):\n"
+        "    os.makedirs(folder, exist_ok=True)\n"
+        "    os.chdir(folder)\n"
+        "    path = Path('../repository/configs/librispeech-100.toml')\n"
+        "    assert loop.main(path, [*sys.argv[1:], *overrides], resume) == 0\n"
+        "    torch.distributed.barrier()\n"
+        "    os.chdir('..')\n"
+        "if __name__ == '__main__':\n"
+        "    run('whole', 'train.epochs=2')\n"
+        "    run('parts', 'train.epochs=1')\n"
+        "    run('parts', 'train.epochs=2', resume=True)\n"
+    )
+    small = [
+        "data.batch_seconds=3.0", "model.channels=2", "model.hidden=8", "model.layers=2",
+        "model.phone_layer=2", "train.ctc_epochs=1", "train.carry_probability=0.9",
+        "optimiser.schedule=constant", "optimiser.warmup_updates=2",
+    ]  # fmt: skip
+    arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script), *small]
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=librispeech, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    whole, parts = (librispeech / name / "runs" / "librispeech-100" for name in ("whole", "parts"))
+    expected, found = (checkpoint.read(run / "last.pt") for run in (whole, parts))
+    assert_same(found, expected)
+    summary = found["summary"]
+    assert (summary["processes"], summary["utterances"]) == (2, 24) and found["position"]["epoch"] == 2
+    assert summary["corpora"] == ["train-clean-100"]
+    one, other = found["carried_states"]  # each process left a state of its own, and takes it up
+    assert not torch.equal(one[0][0], other[0][0])
+    assert {*log_of(parts)[-1]["dev"]} == {"dev-clean", "dev-other"}
+    assert json.loads((parts / "model" / "model.json").read_text())["phones"]["tokens"][2:] == [*"ABCD"]
 
 
 # -- checkpoints -------------------------------------------------------------------------------------
@@ -470,8 +540,8 @@ def test_begins_with_the_weights_of_a_checkpoint_or_a_model(
 ) -> None:
     folder = train("train.epochs=1")
     for source, tolerance in ((folder / "best.pt", 0.0), (folder / "model", 1e-3)):  # the model is of float16
-        weights = export.weights(str(source))
-        trainer.start_from(weights, source)
+        weights = start.read(str(source)).weights
+        trainer.start_from(weights, str(source))
         for name, p in trainer.model.named_parameters():
             if name in weights:
                 torch.testing.assert_close(p.detach(), weights[name], atol=0.0, rtol=0.0)
@@ -488,7 +558,7 @@ def test_a_run_begins_anew_or_goes_on(train: Any, corpus: Path, trainer: loop.Tr
     with pytest.raises(ConfigError, match="--from begins a run and --resume goes on"):
         loop.main(corpus / "tiny.toml", [], True, str(folder / "best.pt"))
     with pytest.raises(ModelError, match="other: no weight fits"):
-        trainer.start_from({"output.weight": torch.zeros(2, 2)}, Path("other"))
+        trainer.start_from({"output.weight": torch.zeros(2, 2)}, "other")
 
 
 def test_the_first_epochs_may_be_without_the_denominator(trainer: loop.Trainer) -> None:

@@ -27,7 +27,7 @@ class DataConfig:
     train: tuple[str, ...]  # manifests, or folders in LibriSpeech's layout
     dev: tuple[str, ...]  # manifests; validated after every epoch, each by itself
     noise: tuple[str, ...] = ()  # manifests of recordings without speech to mix in
-    lexicon: tuple[str, ...] = ()  # word TAB phones; only for the phone loss
+    lexicon: tuple[str, ...] = ()  # word TAB phones; the model that --from names pronounces other words
     text: tuple[str, ...] = ()  # lines of words (.txt, .xz), beside the transcripts, for the denominator
     exclude: tuple[str, ...] = ()  # manifests left out of what `train` matches
     cache: str = "../runs/cache"  # where log-mel frames are kept
@@ -252,5 +252,3 @@ def _check(config: Config, source: str) -> None:
         raise ConfigError(f"{source}: name must be a plain file name, not {config.name!r}")
     if not 0 <= config.model.phone_layer <= config.model.layers:
         raise ConfigError(f"{source}: model.phone_layer must be 0 to {config.model.layers}")
-    if config.model.phone_layer and not config.data.lexicon:
-        raise ConfigError(f"{source}: model.phone_layer needs data.lexicon")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,6 +33,12 @@ def tensors(
     return kept
 
 
+def encoder_of(model: ModelConfig) -> EncoderConfig:
+    """What of the training configuration the engine needs to know."""
+    shared = {f.name for f in fields(EncoderConfig)}
+    return EncoderConfig(**{k: v for k, v in asdict(model).items() if k in shared})
+
+
 def write(
     path: Path,
     model: ModelConfig,
@@ -45,42 +50,54 @@ def write(
     training: dict[str, Any],
     phones: Vocabulary | None = None,
     numbers: str = "float16",
+    like: modelfile.Model | None = None,
 ) -> None:
     """Write the model directory. Raises ConfigError for a model that cannot run as a stream.
 
-    With `phones`, `weights` have their head too, and "phone_output.prior".
+    With `phones`, `weights` have their head too, and "phone_output.prior". `like`: as modelfile.write.
     """
     if model.bidirectional:
         raise ConfigError("a bidirectional model hears the future: it cannot be exported for streaming")
-    shared = {f.name for f in fields(EncoderConfig)}
     description = modelfile.Description(
         name=name,
         language="en",
         licence="CC-BY-SA-4.0",
         description="Streaming speech recogniser: convolutional front end, layer-normalised LSTM, CTC",
         features=features,
-        encoder=EncoderConfig(**{k: v for k, v in asdict(model).items() if k in shared}),
+        encoder=encoder_of(model),
         vocabulary=vocabulary,
         training=training,
         phones=phones,
     )
-    modelfile.write(path, description, tensors(weights, statistics, phones is not None), numbers=numbers)
+    content = tensors(weights, statistics, phones is not None)
+    modelfile.write(path, description, content, numbers=numbers, like=like)
 
 
-def from_checkpoint(path: Path, folder: Path, name: str, numbers: str = "float16") -> None:
-    """best.pt or last.pt of a run -> model directory with the averaged weights."""
+def from_checkpoint(
+    path: Path, folder: Path, name: str, numbers: str = "float16", like: str | None = None
+) -> None:
+    """best.pt or last.pt of a run -> model directory with the averaged weights.
+
+    `like`: name or path of a model whose lexicon and other files go along (modelfile.write); None: that which
+    the run began with, if it still has its tokens.
+    """
     content = checkpoint.read(path)
     try:
         settings = config.from_dict(json.loads(content["config"]), str(path))
         mean, std = (s.numpy() for s in content["statistics"])
         vocabulary = Vocabulary(tuple(content["vocabulary"]["tokens"]), content["vocabulary"]["kind"])
         weights, summary = content["average"], content["summary"]
+        began = content.get("like", "")
         phones = None
         if settings.model.phone_layer == settings.model.layers and "prior" in content:
             phones = Vocabulary(tuple(content["phones"]), "phones")
             weights["phone_output.prior"] = content["prior"]
     except (KeyError, ValueError, TypeError) as error:
         raise ModelError(f"{path}: not a training checkpoint ({error!r})") from error
+    other = modelfile.read(modelfile.find(like or began)) if like or began else None
+    tokens = other and (other.description.vocabulary, other.description.phones)
+    if not like and tokens != (vocabulary, phones):
+        other = None  # the run began with letters, and learnt phones, or the reverse
     write(
         folder,
         settings.model,
@@ -92,13 +109,5 @@ def from_checkpoint(path: Path, folder: Path, name: str, numbers: str = "float16
         summary,
         phones,
         numbers,
+        other,
     )
-
-
-def weights(source: str) -> dict[str, Tensor]:
-    """A checkpoint (.pt), a model directory or the name of a packaged model -> its weights by name."""
-    if source.endswith(".pt"):
-        average: dict[str, Tensor] = checkpoint.read(Path(source))["average"]
-        return average
-    content = modelfile.read(modelfile.find(source))
-    return {name: torch.from_numpy(np.array(w, np.float32)) for name, w in content.tensors.items()}

@@ -31,14 +31,14 @@ from tqdm import tqdm
 from ..errors import ConfigError, ModelError
 from ..features import FeatureConfig
 from ..vocabulary import Vocabulary
-from . import cache, checkpoint, config, curves, export, optimiser
+from . import cache, checkpoint, config, curves, export, optimiser, start
 from .augment import Augmenter
 from .batches import Batch, Batches, pieces, statistics
 from .consistency import disagreement
 from .crf import Trigram, log_denominator
 from .ctc import ctc_loss
 from .model import AcousticModel, State
-from .phones import PhoneLexicon
+from .phones import PhoneLexicon, unknown_words
 from .validation import error_rates
 
 NOISE_FRAMES = 600  # longest piece of noise that is trained on as an utterance without words
@@ -46,9 +46,14 @@ CHARACTERS = Vocabulary(("<blank>", " ", *"abcdefghijklmnopqrstuvwxyz", "'"))
 
 
 class Trainer:
-    """One run: data, model, optimiser, averaged weights and the position in the data."""
+    """One run: data, model, optimiser, averaged weights and the position in the data.
 
-    def __init__(self, settings: config.Config, base: Path, folder: Path) -> None:
+    `begun`: what it begins from or goes on with; its statistics, phones and pronunciations are this run's.
+    """
+
+    def __init__(
+        self, settings: config.Config, base: Path, folder: Path, begun: start.Start | None = None
+    ) -> None:
         self.config, self.folder = settings, folder
         self.rank, self.world = _processes()
         gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
@@ -64,16 +69,23 @@ class Trainer:
             dist.barrier()  # the first process computes the cache, the others read it
         self._say(f"reading {len(train)} training, {len(dev)} validation manifests (cache: {cache_folder})")
         utterances = cache.load(train, cache_folder, features)
-        self.statistics = statistics(utterances)
+        self.statistics = begun.statistics if begun else statistics(utterances)
         noise = cache.load(config.manifests(data.noise, base), cache_folder, features)
         noises = [u.frames for u in noise]
         utterances += pieces(noise, NOISE_FRAMES)  # what has no words in it is to be read as nothing
-        lexicon = config.manifests(data.lexicon, base) if settings.model.phone_layer else []
-        self.lexicon = PhoneLexicon(lexicon) if lexicon else None
+        self.lexicon = self._open_lexicon(base, begun) if settings.model.phone_layer else None
+        if self.lexicon:
+            guessed = begun.guessed if begun else {}
+            for note in unknown_words(self.lexicon, [u.text for u in utterances], guessed):
+                self._say(f"note: {note}")
+        self.like = begun.like if begun else ""  # whose lexicon and language model this model can use
         self.trigram = None
         if self.lexicon and settings.train.denominator:
-            texts = [u.text for u in utterances] + list(_sample(config.manifests(data.text, base)))
-            sequences = (p for p in map(self.lexicon, texts) if p is not None)
+            texts = (u.text for u in utterances)
+            others = _sample(config.manifests(data.text, base))
+            if begun and not data.text:
+                others = begun.sentences(settings.train.seed)
+            sequences = (p for p in map(self.lexicon, itertools.chain(texts, others)) if p is not None)
             self.trigram = Trigram(sequences, len(self.lexicon.names))
         shared = (data, settings.model, features, self.statistics, self.vocabulary)
         augmenter = Augmenter(settings.augment, features, noises)
@@ -110,6 +122,12 @@ class Trainer:
             f"{sum(p.numel() for p in self.model.parameters()):,} parameters on {self.device}"
         )
 
+    def _open_lexicon(self, base: Path, begun: start.Start | None) -> PhoneLexicon:
+        paths = config.manifests(self.config.data.lexicon, base)
+        if not paths and not (begun and begun.like):
+            raise ConfigError("model.phone_layer needs data.lexicon, or --from a model that has a lexicon")
+        return PhoneLexicon(paths, begun.phones, begun.phones_of) if begun else PhoneLexicon(paths)
+
     # -- position and checkpoints ----------------------------------------------------------------
 
     def exportable(self) -> dict[str, Any]:
@@ -119,6 +137,7 @@ class Trainer:
             "average": self.average,
             "statistics": [torch.from_numpy(s) for s in self.statistics],
             **({"phones": self.lexicon.names, "prior": self.prior} if self.lexicon else {}),
+            "like": self.like,
             "vocabulary": {"tokens": list(self.vocabulary.tokens), "kind": self.vocabulary.kind},
             "summary": {
                 "corpora": sorted({u.corpus for u in self.batches.utterances}),
@@ -135,11 +154,17 @@ class Trainer:
         }
 
     def state(self) -> dict[str, Any]:
+        """All that a checkpoint holds; to be asked for in every process at once."""
+        carried: list[State | None] = [self.carried]
+        if self.world > 1:
+            own = self.carried and [(h.cpu(), c.cpu()) for h, c in self.carried]
+            carried = [None] * self.world
+            dist.all_gather_object(carried, own)
         return {
             **self.exportable(),
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "carried": self.carried,
+            "carried_states": carried,
             "log": json.dumps(self.log),
             "position": {
                 "updates": self.updates, "epoch": self.epoch, "batch": self.batch, "scale": self.scale,
@@ -154,7 +179,8 @@ class Trainer:
             self.average = {k: v.to(self.device) for k, v in content["average"].items()}
             self.optimiser.load_state_dict(content["optimiser"])
             position = content["position"]
-            carried = content["carried"]
+            states = content["carried_states"] if "carried_states" in content else [content["carried"]]
+            carried = states[self.rank] if self.rank < len(states) else None
             self.carried = carried and [(h.to(self.device), c.to(self.device)) for h, c in carried]
             self.log = json.loads(content["log"])
         except (KeyError, RuntimeError, ValueError) as error:
@@ -169,7 +195,7 @@ class Trainer:
             lines = "".join(json.dumps(entry) + "\n" for entry in self.log)
             (self.folder / "log.jsonl").write_text(lines)
 
-    def start_from(self, weights: dict[str, Tensor], source: Path) -> None:
+    def start_from(self, weights: dict[str, Tensor], source: str) -> None:
         """Take the initial weights from another model, wherever names and shapes agree."""
         own = dict(self.model.named_parameters())
         fits = {n for n, w in weights.items() if n in own and own[n].shape == w.shape}
@@ -183,8 +209,22 @@ class Trainer:
             self.average[name].copy_(p.data)
 
     def save(self) -> None:
+        """To be called in every process at the same update; the first one writes."""
+        content = self.state()
         if self.rank == 0:
-            checkpoint.write(self.folder / "last.pt", self.state())
+            checkpoint.write(self.folder / "last.pt", content)
+
+    def _agree(self, due: bool) -> tuple[bool, bool]:
+        """Is it time to save, has somebody interrupted? The same answer in every process.
+
+        The first process's clock counts, and anybody's Ctrl-C: processes that differed would wait forever.
+        """
+        if self.world == 1:
+            return due, self.interrupted
+        flags = torch.tensor([int(due and self.rank == 0), int(self.interrupted)], device=self.device)
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        save, stop = flags.tolist()
+        return bool(save), bool(stop)
 
     # -- one update --------------------------------------------------------------------------------
 
@@ -283,7 +323,8 @@ class Trainer:
                     rate = self.learning_rate(total)
                     values = self.update(batch, rate)
                     self.batch = number + 1
-                    if self.interrupted:
+                    due, interrupted = self._agree(time.monotonic() - saved > 60 * c.save_minutes)
+                    if interrupted:
                         raise KeyboardInterrupt
                     losses.append(values["loss"])
                     self.heard += batch.seconds * self.world
@@ -293,7 +334,7 @@ class Trainer:
                     if self.updates % 20 == 0:
                         entry = {"update": self.updates, "learning_rate": rate, "speed": speed}
                         self._record(entry | values)
-                    if time.monotonic() - saved > 60 * c.save_minutes:
+                    if due:
                         self.save()
                         saved = time.monotonic()
             self.epoch, self.batch = self.epoch + 1, 0
@@ -410,15 +451,15 @@ def main(path: Path, overrides: list[str], resume: bool, source: str = "") -> in
         raise ConfigError(f"{last} exists: go on with --resume, or move {folder} away, or --set name=...")
     if source and resume:
         raise ConfigError("--from begins a run and --resume goes on with one: give one of them")
-    initial = export.weights(source) if source else None
     content = checkpoint.read(last) if resume else None
+    begun = start.of_checkpoint(last, content) if content else start.read(source) if source else None
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(settings, path.resolve().parent, folder)
+    trainer = Trainer(settings, path.resolve().parent, folder, begun)
     if content is not None:
         trainer.restore(content, last)
         trainer._say(f"going on at epoch {trainer.epoch + 1}, update {trainer.updates + 1}")
-    if initial is not None:
-        trainer.start_from(initial, Path(source))
+    elif begun is not None:
+        trainer.start_from(begun.weights, source)
     if trainer.rank == 0:
         (folder / "config.json").write_text(json.dumps(asdict(settings), indent=1))
     # Time loops run on threads that take the GIL back several times a step; CPython's 5 ms would be felt.
