@@ -251,8 +251,8 @@ class Stream:
         if not changed:
             return []
         state = self._state
-        best = self._search.best(state.search)
-        partial = self._segmenter.partial(state.segmenter, best, state.samples, self.time)
+        shown = self._search.shown(state.search)
+        partial = self._segmenter.partial(state.segmenter, shown, state.samples, self.time)
         return [partial] if partial else []
 
     def _end(self, state: _State, reason: Reason) -> list[Event]:

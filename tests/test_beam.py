@@ -16,8 +16,10 @@ from strategies import cuts, quick
 
 from streamasr import snapshot, state
 from streamasr.errors import ConfigError
+from streamasr.search import columns as c
 from streamasr.search import lexicon, lm
-from streamasr.search.beam import BeamConfig, BeamSearch
+from streamasr.search.beam import _PATIENCE, BeamConfig, BeamSearch
+from streamasr.search.beam_state import totals
 from streamasr.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(("<blank>", " ", "a", "b"))
@@ -230,6 +232,47 @@ def test_stable_words_stay(search: BeamSearch, seed: int) -> None:
     final = tuple(word.text for word in search.commit(s).words)
     assert final[: len(told)] == told
     assert search.best(s).words == ()
+
+
+@quick
+@given(st.integers(0, 1000))
+def test_shown_is_what_most_of_the_beam_says(search: BeamSearch, seed: int) -> None:
+    s = search.start()
+    for row in speech(search, 60, seed):
+        before = search.shown(s)
+        changed = search.advance(s, row[None])
+        shown = search.shown(s)
+        assert changed or shown == before
+        scores = totals(s)
+        weights = np.exp(scores - scores.max())
+        said = []  # of each hypothesis; a word that no token has followed is not yet said
+        for i in range(s.count):
+            words = [word.text for word in search._teller.words(s, i, c.NONE)]
+            said.append((*s.texts, *(words[:-1] if s.ints[i, c.ENDED] != c.NONE else words)))
+        leader = said[s.leader]
+        agreeing = [
+            sum(w for w, words in zip(weights, said, strict=True) if words[:n] == leader[:n])
+            for n in range(len(leader) + 1)
+        ]
+        least = max(n for n, share in enumerate(agreeing) if share > weights.sum() / 2)
+        texts = tuple(word.text for word in shown.words)
+        assert len(texts) >= least and texts[:least] == leader[:least]
+        assert shown.stable <= least
+        if len(texts) > least:
+            assert s.step - 1 - shown.words[-1].last >= _PATIENCE
+
+
+def test_a_word_before_a_pause_is_shown_after_a_while() -> None:
+    search = BeamSearch(VOCABULARY, BeamConfig(beam=8), lexicon_of(VOCABULARY), bigram())
+    s = search.start()
+    search.advance(s, np.log(np.array([[0.02, 0.02, 0.94, 0.02], [0.02, 0.02, 0.02, 0.94]], np.float32)))
+    blank = np.log(np.array([[1 - 3e-4, 1e-4, 1e-4, 1e-4]], np.float32))
+    told = []
+    for _ in range(_PATIENCE + 3):
+        changed = search.advance(s, blank)
+        told.append((changed, [word.text for word in search.shown(s).words]))
+    before, after = [(False, [])] * (_PATIENCE - 1), [(False, ["ab"])] * 3
+    assert told == [*before, (True, ["ab"]), *after]
 
 
 def test_state_survives_a_snapshot(search: BeamSearch) -> None:

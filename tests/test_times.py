@@ -47,8 +47,11 @@ def test_what_is_shown_and_taken_back(times: ModuleType) -> None:
         final("yes", 1.0),  # "no" is taken back
     ]
     found = times.follow(events, corpus)
-    assert found == [(0.3, 0.1), (0.5, 0.3), (0.6, 0.5), (0.6, 0.6), (1.0, 1.0)]
+    # Stable, first shown, shown for good.
+    assert found == [(0.3, 0.1, 0.1), (0.5, 0.3, 0.3), (0.6, 0.5, 0.5), (0.6, 0.6, 0.6), (1.0, 1.0, 1.0)]
     assert (corpus.volatile, corpus.taken_back, corpus.broken) == (6, 3, 0)
+    back = [partial("", "no", 0.1), partial("", "so", 0.2), partial("", "no", 0.3), final("no", 0.4)]
+    assert times.follow(back, times._Corpus()) == [(0.4, 0.1, 0.3)]
     times.follow([partial("so", "", 0.1), partial("", "no", 0.2), final("no", 0.3)], corpus)
     assert corpus.broken == 1
 

@@ -3,6 +3,7 @@
     start() -> state
     advance(state, log_probs [S, V]) -> bool     has the best hypothesis changed?
     best(state) -> Hypothesis                    of everything since the last commit
+    shown(state) -> Hypothesis                   of it, what is likely to stay
     commit(state, sentence_ends) -> Hypothesis   the same, made final: its history is dropped
     between_words(state) -> bool                 would a commit now cut no word in two?
 
@@ -49,6 +50,8 @@ class Search(Protocol[S]):
     def advance(self, state: S, log_probs: NDArray[np.float32], /) -> bool: ...
 
     def best(self, state: S) -> Hypothesis: ...
+
+    def shown(self, state: S) -> Hypothesis: ...
 
     def commit(self, state: S, sentence_ends: bool = True) -> Hypothesis: ...
 

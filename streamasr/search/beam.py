@@ -44,6 +44,12 @@ from .telling import Teller
 
 # Arena entries a hypothesis may hold on average before the beam is made to agree: far above any word.
 _MOST_ENTRIES = 64
+# Share of the probability in the beam that agrees with a word that is shown: chosen, beside
+# more and less, on dev sets (docs/search.md, What is shown).
+_MAJORITY = 0.5
+# Steps after which a word whose end has not been heard is shown: before a pause nothing follows that ends it.
+# Chosen of 4 to 8, likewise.
+_PATIENCE = 6
 
 
 class BeamSearch:
@@ -169,16 +175,35 @@ class BeamSearch:
             state.step += len(block)
             done += len(block)
         skip = float(self._weights[c.BLANK_SKIP])
-        return any(blank <= skip for blank in log_probs[:, 0].tolist())
+        if any(blank <= skip for blank in log_probs[:, 0].tolist()):
+            return True
+        quiet = state.step - 1 - state.ints.item(state.leader, c.LAST_B)  # steps; in blanks B is the best
+        return quiet - len(log_probs) < _PATIENCE <= quiet
 
     def best(self, state: BeamState) -> Hypothesis:
         scores, words, _ = self._complete(state)
         winner = int(np.argmax(scores))
-        base = len(state.texts)
-        stable = self._kernels.agreed(state.ints, state.floats, state.count, state.arena, state.keys, base)
-        return Hypothesis(
-            (*stable_words(state), *self._teller.words(state, winner, int(words[winner]))), int(stable)
-        )
+        told = self._teller.words(state, winner, int(words[winner]))
+        return Hypothesis((*stable_words(state), *told), int(self._agreement(state).min()))
+
+    def shown(self, state: BeamState) -> Hypothesis:
+        """The best hypothesis as far as more than half of the probability in the beam agrees with it.
+
+        A word counts when it has ended, or nothing has come after it for `_PATIENCE` steps.
+        """
+        scores = totals(state)
+        weights = np.exp(scores - scores.max())
+        most = _MAJORITY * float(weights.sum())
+        _, words, _ = self._complete(state)
+        told = self._teller.words(state, state.leader, int(words[state.leader]))
+        reached = self._agreement(state)
+        order = np.argsort(-reached, kind="stable")
+        sure = int(reached[order[np.searchsorted(np.cumsum(weights[order]), most, side="right")]])
+        if told and state.step - 1 - told[-1].last >= _PATIENCE:
+            said = self._kernels.words_keys(state.ints, state.count, words, self.vocabulary.space)
+            if weights[said == said[state.leader]].sum() > most:
+                sure = len(state.texts) + len(told)
+        return Hypothesis((*stable_words(state), *told)[:sure], int(reached.min()))
 
     def nbest(self, state: BeamState, count: int) -> list[tuple[float, Hypothesis]]:
         """The `count` best different texts of a sentence that ends here, best first, each with its score
@@ -325,9 +350,16 @@ class BeamSearch:
         )  # fmt: skip
         return state.used
 
+    def _agreement(self, state: BeamState) -> NDArray[np.int64]:
+        """How many words of the best hypothesis, stable ones included, each has said too."""
+        ordinals: NDArray[np.int64] = self._kernels.agreement(
+            state.ints, state.floats, state.count, state.arena, state.keys, len(state.texts), state.leader
+        )
+        return ordinals
+
     def _agree(self, state: BeamState) -> None:
         base = len(state.texts)
-        stable = self._kernels.agreed(state.ints, state.floats, state.count, state.arena, state.keys, base)
+        stable = int(self._agreement(state).min())
         if stable > base:
             for word, language, path in self._teller.told(state, state.leader, c.NONE)[: stable - base]:
                 keep_word(state, word)

@@ -65,6 +65,10 @@ class GreedySearch:
             return Hypothesis(complete, len(complete))
         return Hypothesis((*complete, self._word(state)), len(complete))
 
+    def shown(self, state: GreedyState) -> Hypothesis:
+        """All of it: a letter that is told stays."""
+        return self.best(state)
+
     def commit(self, state: GreedyState, sentence_ends: bool = True) -> Hypothesis:
         """The best hypothesis, its word in progress closed; the state starts anew after it.
 

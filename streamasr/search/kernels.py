@@ -244,29 +244,43 @@ def compact(ints, floats, count, arena, keys, values, used, base, spare):
     return fresh_arena, fresh_keys, fresh_values, kept
 
 
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _path(ints, floats, i):
+    """Arena entry of hypothesis i's last token but one, on its best alignment."""
+    return ints[i, c.PATH_B] if floats[i, c.BEST_B] > floats[i, c.BEST_N] else ints[i, c.PATH_N]
+
+
 @njit(cache=True, nogil=True)
-def agreed(ints, floats, count, arena, keys, base):
-    """Ordinal up to which the words said are the same in all hypotheses."""
-    length = ints[0, c.ORDINAL] - base
-    if length <= 0:
-        return base
-    known = np.zeros(length, np.int64)
-    there = np.zeros(length, np.bool_)
-    common = base + length
+def agreement(ints, floats, count, arena, keys, base, row):
+    """Ordinals [count] up to which the words that each hypothesis has said are those of hypothesis `row`."""
+    length = max(ints[row, c.ORDINAL] - base, 0)
+    known, there = np.zeros(length, np.int64), np.zeros(length, np.bool_)
+    path = _path(ints, floats, row)
+    while path >= 0:
+        place = arena[path, c.ENTRY_ORDINAL] - base
+        if arena[path, c.ENTRY_WORD] != c.NONE and place < length:
+            known[place], there[place] = keys[path], True
+        path = arena[path, c.ENTRY_PARENT]
+    ordinals = np.full(count, base)
     for i in range(count):
-        path = ints[i, c.PATH_B] if floats[i, c.BEST_B] > floats[i, c.BEST_N] else ints[i, c.PATH_N]
-        match = base
+        path = _path(ints, floats, i)
         while path >= 0:
             place = arena[path, c.ENTRY_ORDINAL] - base
             if arena[path, c.ENTRY_WORD] != c.NONE and place < length:
-                if i == 0:
-                    known[place], there[place] = keys[path], True
-                    match = max(match, base + place + 1)
-                elif there[place] and known[place] == keys[path]:
-                    match = base + place + 1
+                if there[place] and known[place] == keys[path]:
+                    ordinals[i] = base + place + 1
                     break
             path = arena[path, c.ENTRY_PARENT]
-        common = min(common, match)
-        if common == base:
-            break
-    return common
+    return ordinals
+
+
+@njit(cache=True, nogil=True)
+def words_keys(ints, count, words, separator):
+    """Keys [count] of the words of each hypothesis, the one that would end here, if any, the last."""
+    found = ints[:count, c.WORDS_KEY].copy()
+    for i in range(count):
+        if words[i] == c.OPEN:
+            found[i] = mix(mix(ints[i, c.KEY], separator), c.OPEN)
+        elif words[i] != c.NONE:
+            found[i] = mix(found[i], words[i])
+    return found

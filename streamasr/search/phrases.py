@@ -96,6 +96,9 @@ class PhraseSearch(BeamSearch):
     def best(self, state: BeamState) -> Hypothesis:
         return Hypothesis(super().best(state).words if self._fits(state) else (), 0)
 
+    def shown(self, state: BeamState) -> Hypothesis:
+        return self.best(state)
+
     def nbest(self, state: BeamState, count: int) -> list[tuple[float, Hypothesis]]:
         """As the beam's, and none of them, ()."""
         found = super().nbest(state, count) if np.isfinite(self._scores(state)[0]).any() else []
