@@ -1,6 +1,8 @@
 """Speed of training, as Markdown: one layer beside torch's, then whole updates of the English model.
 
-    python benchmarks/training.py [--quick] > training.md
+    python benchmarks/training.py [CONFIG ...] [--quick] > training.md
+
+CONFIG: other models than that of configs/en.toml, beside it.
 
 Variants take turns, so that whatever else the machine does hits all of them; the minimum is the best
 estimate of a quiet machine, the median says how quiet it was. Rates of a layer count the products only,
@@ -122,9 +124,9 @@ def layers(quick: bool) -> None:
         )
 
 
-def updates(quick: bool) -> None:
+def updates(path: Path, quick: bool) -> None:
     """Forward, both losses, backward, clipping, AdamW, as the loop does them, on random frames."""
-    settings = config.read(CONFIG, ["model.hidden=32", "model.channels=4"] if quick else [])
+    settings = config.read(path, ["model.hidden=32", "model.channels=4"] if quick else [])
     rows, seconds_each = (2, 2.0) if quick else (30, 8.0)
     k = settings.model.frames_per_step
     count = int(seconds_each * 100) // k * k
@@ -156,7 +158,7 @@ def updates(quick: bool) -> None:
     timings = interleaved(variants, 2 if quick else 5)
     m = settings.model
     print(
-        f"\nWhole updates of the model of `{CONFIG.parent.name}/{CONFIG.name}` ({m.layers} x {m.hidden} "
+        f"\nWhole updates of the model of `configs/{path.name}` ({m.layers} x {m.hidden} "
         f"{m.cell.upper()}, norm {m.norm}, {sizes['bfloat16'] / 1e6:.1f} M parameters), {rows} utterances of "
         f"{seconds_each:.0f} s a batch, random data, augmentation not counted:\n"
     )
@@ -169,6 +171,7 @@ def updates(quick: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("configs", nargs="*", type=Path, metavar="CONFIG")
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes: checks that it runs, measures nothing"
     )
@@ -176,7 +179,8 @@ def main() -> None:
     torch.manual_seed(0)
     print(f"## Training speed\n\n{machine()}\n")
     layers(options.quick)
-    updates(options.quick)
+    for path in dict.fromkeys([CONFIG, *(path.resolve() for path in options.configs)]):
+        updates(path, options.quick)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,17 @@ import itertools
 import json
 import lzma
 import math
-import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
@@ -39,6 +36,7 @@ from .crf import Trigram, log_denominator
 from .ctc import ctc_loss
 from .model import AcousticModel, State
 from .phones import PhoneLexicon, unknown_words
+from .processes import Processes
 from .validation import error_rates
 
 NOISE_FRAMES = 600  # longest piece of noise that is trained on as an utterance without words
@@ -55,9 +53,9 @@ class Trainer:
         self, settings: config.Config, base: Path, folder: Path, begun: start.Start | None = None
     ) -> None:
         self.config, self.folder = settings, folder
-        self.rank, self.world = _processes()
-        gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-        self.device = torch.device(gpu if torch.cuda.is_available() else "cpu")
+        self.processes = Processes()
+        self.rank, self.world = self.processes.rank, self.processes.world
+        self.device = self.processes.device
         features = FeatureConfig()
         self.features, self.vocabulary = features, CHARACTERS
         data = settings.data
@@ -66,7 +64,7 @@ class Trainer:
         dev = config.manifests(data.dev, base)
         cache_folder = (base / data.cache).resolve()
         if self.rank > 0:
-            dist.barrier()  # the first process computes the cache, the others read it
+            self.processes.wait()  # the first process computes the cache, the others read it
         self._say(f"reading {len(train)} training, {len(dev)} validation manifests (cache: {cache_folder})")
         utterances = cache.load(train, cache_folder, features)
         self.statistics = begun.statistics if begun else statistics(utterances)
@@ -95,8 +93,8 @@ class Trainer:
             path.stem: Batches(cache.load([path], cache_folder, features), *shared, self.lexicon)
             for path in dev
         }
-        if self.rank == 0 and self.world > 1:
-            dist.barrier()
+        if self.rank == 0:
+            self.processes.wait()
         torch.manual_seed(settings.train.seed)
         phones = len(self.lexicon.names) if self.lexicon else 0
         precision = settings.train.precision
@@ -155,16 +153,12 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """All that a checkpoint holds; to be asked for in every process at once."""
-        carried: list[State | None] = [self.carried]
-        if self.world > 1:
-            own = self.carried and [(h.cpu(), c.cpu()) for h, c in self.carried]
-            carried = [None] * self.world
-            dist.all_gather_object(carried, own)
+        carried = self.carried and [(h.cpu(), c.cpu()) for h, c in self.carried]
         return {
             **self.exportable(),
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "carried_states": carried,
+            "carried_states": self.processes.gather(carried),
             "log": json.dumps(self.log),
             "position": {
                 "updates": self.updates, "epoch": self.epoch, "batch": self.batch, "scale": self.scale,
@@ -214,18 +208,6 @@ class Trainer:
         if self.rank == 0:
             checkpoint.write(self.folder / "last.pt", content)
 
-    def _agree(self, due: bool) -> tuple[bool, bool]:
-        """Is it time to save, has somebody interrupted? The same answer in every process.
-
-        The first process's clock counts, and anybody's Ctrl-C: processes that differed would wait forever.
-        """
-        if self.world == 1:
-            return due, self.interrupted
-        flags = torch.tensor([int(due and self.rank == 0), int(self.interrupted)], device=self.device)
-        dist.all_reduce(flags, dist.ReduceOp.MAX)
-        save, stop = flags.tolist()
-        return bool(save), bool(stop)
-
     # -- one update --------------------------------------------------------------------------------
 
     def learning_rate(self, total: int) -> float:
@@ -271,11 +253,7 @@ class Trainer:
                     phone_loss = phone_loss + c.consistency * apart
                 loss = loss + c.phone_weight * phone_loss
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.world > 1:
-            for p in self.model.parameters():
-                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-                dist.all_reduce(p.grad)
-                p.grad /= self.world
+        self.processes.average_gradients(self.model)
         values["gradient_norm"] = optimiser.step(
             self.model, self.optimiser, self.average,
             rate=rate, clip_norm=self.config.optimiser.clip_norm, average_decay=c.average_decay,
@@ -323,7 +301,8 @@ class Trainer:
                     rate = self.learning_rate(total)
                     values = self.update(batch, rate)
                     self.batch = number + 1
-                    due, interrupted = self._agree(time.monotonic() - saved > 60 * c.save_minutes)
+                    due = time.monotonic() - saved > 60 * c.save_minutes
+                    due, interrupted = self.processes.agree(due, self.interrupted)
                     if interrupted:
                         raise KeyboardInterrupt
                     losses.append(values["loss"])
@@ -394,18 +373,6 @@ class Trainer:
     def _say(self, text: str) -> None:
         if self.rank == 0:
             tqdm.write(text, file=sys.stderr)
-
-
-def _processes() -> tuple[int, int]:
-    """(rank, number of processes), as `torchrun` set them up."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    if world > 1 and not dist.is_initialized():
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        # The others wait while the first computes the feature cache.
-        dist.init_process_group(backend, timeout=timedelta(hours=12))
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    return (dist.get_rank(), world) if world > 1 else (0, 1)
 
 
 def _sample(paths: list[Path]) -> Iterator[str]:
