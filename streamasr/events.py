@@ -33,7 +33,8 @@ class Word:
 class Partial:
     """Segment number `segment` after `time` seconds of the stream.
 
-    `stable` is a prefix of every later text of the segment; `volatile` is the rest of the best guess.
+    `stable` is a prefix of every later text of the segment; `volatile` is what else of the best guess is
+    likely to stay, with beam search words that have ended (docs/search.md, What is shown).
     """
 
     segment: int
