@@ -62,14 +62,16 @@ def _product(x, panels, y):
     a, b, c, d = sums[0, :width], sums[1, :width], sums[2, :width], sums[3, :width]
     for p in range(len(panels)):
         panel = panels[p]
-        columns = slice(p * width, (p + 1) * width)
+        columns = p * width
         for first in range(0, rows, 4):
             if rows - first < 3:
                 for r in range(first, rows):
-                    _row_product(x[r], panel, y[r, columns])
+                    _row_product(x[r], panel, y[r, columns : columns + width])
                 continue
             q, r, s, t = first, first + 1, first + 2, min(first + 3, rows - 1)  # of three the last one twice
-            a[:], b[:], c[:], d[:] = y[q, columns], y[r, columns], y[s, columns], y[t, columns]
+            for n in range(width):
+                m = columns + n
+                a[n], b[n], c[n], d[n] = y[q, m], y[r, m], y[s, m], y[t, m]
             whole = depth // 4 * 4
             for k in range(0, whole, 4):
                 w0, w1, w2, w3 = panel[k], panel[k + 1], panel[k + 2], panel[k + 3]
@@ -88,7 +90,9 @@ def _product(x, panels, y):
                 for n in range(width):
                     v0 = _f(w0[n])
                     a[n], b[n], c[n], d[n] = a[n] + a0 * v0, b[n] + b0 * v0, c[n] + c0 * v0, d[n] + d0 * v0
-            y[q, columns], y[r, columns], y[s, columns], y[t, columns] = a, b, c, d
+            for n in range(width):
+                m = columns + n
+                y[q, m], y[r, m], y[s, m], y[t, m] = a[n], b[n], c[n], d[n]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, error_model="numpy")

@@ -211,7 +211,9 @@ def compact(ints, floats, count, arena, keys, values, used, base, spare):
 
     The arrays are new, with room for `spare` entries more; paths of the hypotheses are changed.
     """
-    number = np.full(used, -1)
+    number = np.empty(used, np.int64)
+    for entry in range(used):
+        number[entry] = -1
     for i in range(count):
         if floats[i, c.BEST_B] == -_INF:
             ints[i, c.PATH_B] = -1
