@@ -5,9 +5,9 @@
 
 Listed are the rare words of the references: at least four letters, not among the --common first words of
 the language model, which has them in the order of their frequency. All are hotwords of every utterance, as
-a list of names would be, then with 100, 1,000 and 10,000 rare words more that nobody says. Listed wrong: share of
-the listed words that are not heard. Others: all other errors, hotwords that nobody said among them, per
-other word. Each recording is one segment; it is encoded once and searched with each list. Times are
+a list of names would be, then with 100, 1,000 and 10,000 rare words more that nobody says. Listed wrong:
+share of the listed words that are not heard. Others: all other errors, hotwords that nobody said among them,
+per other word. Each recording is one segment; it is encoded once and searched with each list. Times are
 processor time on one thread.
 
 --phrases: for manifests of commands. Every other text is a phrase, then the others are. Right: what is one
