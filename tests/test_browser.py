@@ -353,6 +353,17 @@ def test_says_what_is_wrong(
     assert "No connection" in page.until(NOTICE)
 
 
+def test_words_to_listen_for_only_where_the_model_can(
+    opened: Callable[[Any], Page], server: Server, plain: streamasr.Recognizer
+) -> None:
+    with serving(plain) as other:
+        opened(other).until("document.querySelector('#hotwords').disabled")
+    page = opened(server)
+    page.until("performance.getEntriesByType('resource').some(({ name }) => name.endsWith('/healthz'))")
+    assert not page.js("document.querySelector('#hotwords').disabled")
+    assert page.complaints == []
+
+
 def test_finished_text_stays_where_it_is(page: Page, talk: Path) -> None:
     """A final takes the place of the unfinished line, to the pixel; scrolled back, the view stays."""
     page.screen(390, 420)

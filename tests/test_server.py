@@ -139,7 +139,8 @@ def expected(asr: streamasr.Recognizer, samples: NDArray[np.float32] = SOUND) ->
 def test_a_session(server: Server, plain: streamasr.Recognizer) -> None:
     line, ready = started(server)
     assert ready["version"] == 1 and ready["received"] == 0 and not ready["ended"]
-    assert ready["model"] == {k: plain.info[k] for k in ("name", "language", "fingerprint")}
+    model = {k: plain.info[k] for k in ("name", "language", "fingerprint")}
+    assert ready["model"] == {**model, "hotwords": False}
     for part in parts(SOUND):
         line.send(part)
     say(line, type="ping", id="p")
@@ -659,6 +660,7 @@ def test_the_page(server: Server) -> None:
 def test_health_and_metrics(server: Server) -> None:
     status, content, _ = get(server, "/healthz")
     assert status == 200 and json.loads(content)["status"] == "ok"
+    assert not json.loads(content)["model"]["hotwords"]
     line, _ = started(server)
     for part in parts(SOUND):
         line.send(part)
@@ -744,6 +746,7 @@ def test_hotwords_and_phrases(beam: streamasr.Recognizer) -> None:
     heard = beam.transcribe(SOUND, 16_000)
     (word, other) = (heard.words[0].text, heard.words[-1].text)
     with serving(beam) as server:
+        assert json.loads(get(server, "/healthz")[1])["model"]["hotwords"]
         url = server.url.replace("http", "ws")
         for options in ({"hotwords": ((word, 9.0), other)}, {"phrases": (word, f"{other} {word}")}):
             expected = beam.transcribe(SOUND, 16_000, **options)

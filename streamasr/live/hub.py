@@ -89,6 +89,7 @@ class Hub:
         self.stopping = False
         info = recognizer.info
         self.model = {name: info[name] for name in ("name", "language", "fingerprint")}
+        self.model["hotwords"] = recognizer.default_search == "beam"
         self._recognizer = recognizer
         self._token = token
         self._worker = Worker(recognizer, self._tell)
@@ -182,7 +183,7 @@ class Hub:
 
     def _stream(self, hello: Hello) -> Stream:
         """On a thread of its own: thousands of hotwords take a moment."""
-        if (hello.hotwords or hello.phrases is not None) and self._recognizer.default_search != "beam":
+        if (hello.hotwords or hello.phrases is not None) and not self.model["hotwords"]:
             # Nor is the beam search compiled for them: that would take seconds from everybody.
             raise ConfigError("hotwords and phrases need a server whose model has a lexicon; leave them out")
         return self._recognizer.stream(

@@ -114,7 +114,7 @@ class Server:
     async def _health(self, request: Request) -> Response:
         status = "stopping" if self.hub.stopping else "ok"
         content = {"status": status, "sessions": self.hub.sessions, "max_streams": self.hub.max_streams}
-        return JSONResponse(content, 503 if self.hub.stopping else 200)
+        return JSONResponse({**content, "model": self.hub.model}, 503 if self.hub.stopping else 200)
 
     async def _metrics(self, request: Request) -> Response:
         return PlainTextResponse(

@@ -300,6 +300,13 @@ addEventListener("keydown", ({ key }) => {
 });
 addEventListener("pointerdown", ({ target }) => { $("settings").open &&= $("settings").contains(target); });
 
+async function askModel() {
+  const { model } = await (await fetch("healthz")).json();
+  $("hotwords").disabled = !model.hotwords;
+  if (!model.hotwords) $("hotwords").placeholder = "not with this server's model";
+}
+askModel().catch(console.debug);
+
 if (localStorage.getItem("size")) $("size").oninput();
 $("host").textContent = location.host + (isSecureContext && url.protocol === "ws:" ? " (this computer)" : "");
 listDevices();
