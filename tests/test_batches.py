@@ -154,3 +154,20 @@ def test_two_views_differ_in_their_masks_alone() -> None:
     assert not np.array_equal(one, other)
     different = one != other
     assert np.all((one[different] == 0) | (other[different] == 0))
+
+
+def test_a_share_is_heard_in_rooms() -> None:
+    nothing = AugmentConfig(
+        tempo=0, warp=0, gain_low_db=0, gain_high_db=0, tilt_db=0, noise_probability=0, band_masks=0,
+        time_masks_per_second=0, room_probability=0.25,
+    )  # fmt: skip
+    augmenter = Augmenter(nothing, FEATURES, [])
+    batches = batches_of([50] * 400, replace(DATA, batch_rows=400, batch_seconds=1000.0), augmenter)
+    batches.utterances = [
+        replace(u, frames=np.zeros_like(u.frames), frames_in_room=np.ones_like(u.frames))
+        for u in batches.utterances
+    ]
+    values = batches.make(np.arange(400), (3,)).frames.numpy()[:, :50]
+    assert {0.0, 1.0} == set(np.unique(values))
+    assert values[:, 0, 0].mean() == pytest.approx(0.25, abs=0.08)
+    assert batches_of([50], augmenter=augmenter).make(np.array([0]), (1,)).frames.abs().sum() > 0

@@ -53,6 +53,20 @@ def test_frames_are_those_of_the_feature_stage(corpus: Path) -> None:
     assert len(found[2].frames) == pytest.approx(FEATURES.frames_covering(4800), abs=1)
 
 
+def test_in_rooms_beside_the_recordings_as_they_are(corpus: Path) -> None:
+    folder = corpus.parent / "cache"
+    plain = cache.load([corpus], folder, FEATURES)
+    found = cache.load([corpus], folder, FEATURES, in_rooms=True)
+    for number, (a, b) in enumerate(zip(plain, found, strict=True)):
+        assert a.frames_in_room is None and b.frames_in_room is not None
+        np.testing.assert_array_equal(a.frames, b.frames)
+        expected = cache.log_mel(corpus.parent / f"{a.id}.wav", FEATURES, room=number).astype(np.float16)
+        np.testing.assert_array_equal(b.frames_in_room, expected)
+        assert b.frames_in_room.shape == a.frames.shape
+    assert any(not np.array_equal(u.frames_in_room, u.frames) for u in found if u.frames_in_room is not None)
+    assert len(list(folder.glob("*.npy"))) == 2
+
+
 def test_is_computed_once_and_again_when_the_manifest_changes(
     corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

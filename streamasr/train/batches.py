@@ -99,12 +99,7 @@ class Batches:
         k = self.model.frames_per_step
         views: list[list[NDArray[np.float32]]] = [[] for _ in range(self.views)]
         for number in numbers:
-            frames = self.utterances[number].frames
-            x = (
-                frames.astype(np.float32)
-                if self.augmenter is None
-                else self.augmenter.perturb(frames, random)
-            )
+            x = self._frames(self.utterances[number], random)
             for view in views:
                 view.append((x - self.mean) / self.std)
                 if self.augmenter is not None:
@@ -125,6 +120,14 @@ class Batches:
             utterances=utterances,
             seconds=float(sum(map(len, rows)) / self.per_second),
         )
+
+    def _frames(self, utterance: CachedUtterance, random: np.random.Generator) -> NDArray[np.float32]:
+        if self.augmenter is None:
+            return utterance.frames.astype(np.float32)
+        in_room = utterance.frames_in_room
+        if in_room is not None and random.random() < self.augmenter.config.room_probability:
+            return self.augmenter.perturb(in_room, random)
+        return self.augmenter.perturb(utterance.frames, random)
 
 
 def pieces(utterances: list[CachedUtterance], longest: int) -> list[CachedUtterance]:

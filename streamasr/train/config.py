@@ -57,6 +57,7 @@ class AugmentConfig:
 
     tempo: float = 0.1  # duration is divided by a factor drawn from [1 - tempo, 1 + tempo]
     warp: float = 0.1  # frequencies are multiplied by a factor from [1 - warp, 1 + warp]
+    room_probability: float = 0.0  # share of utterances that are heard in a made-up room (rooms.py)
     reverb_probability: float = 0.0
     reverb_shortest_seconds: float = 0.1  # in which the tail falls by 60 dB
     reverb_longest_seconds: float = 0.8
@@ -215,7 +216,7 @@ _POSITIVE = (
 )  # fmt: skip
 _SHARES = (
     "model.dropout", "augment.tempo", "augment.warp", "augment.noise_probability", "train.carry_probability",
-    "train.average_decay",
+    "train.average_decay", "augment.room_probability",
 )  # fmt: skip
 
 

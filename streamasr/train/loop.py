@@ -66,7 +66,7 @@ class Trainer:
         if self.rank > 0:
             self.processes.wait()  # the first process computes the cache, the others read it
         self._say(f"reading {len(train)} training, {len(dev)} validation manifests (cache: {cache_folder})")
-        utterances = cache.load(train, cache_folder, features)
+        utterances = cache.load(train, cache_folder, features, settings.augment.room_probability > 0)
         self.statistics = begun.statistics if begun else statistics(utterances)
         noise = cache.load(config.manifests(data.noise, base), cache_folder, features)
         noises = [u.frames for u in noise]
