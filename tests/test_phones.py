@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 
+from streamasr.data import g2p
 from streamasr.errors import ConfigError
-from streamasr.train.phones import PhoneLexicon
+from streamasr.train.phones import PhoneLexicon, unknown_words
 
 
 def test_words_become_phones(tmp_path: Path) -> None:
@@ -38,6 +40,25 @@ def test_dictionaries_as_others_ship_them(tmp_path: Path) -> None:
         "a": ("AH",), "a''s": ("EY", "Z"), "aback": ("AH", "B", "AE", "K"), "abba": ("AE", "B", "AH"),
         "none": None,
     }  # fmt: skip
+
+
+def test_what_no_dictionary_has_is_pronounced_by_its_look(tmp_path: Path) -> None:
+    pairs = [("".join(w), tuple(c.upper() for c in w)) for w in itertools.product("abc", repeat=3)]
+    g2p.train(pairs, 100_000).write(tmp_path / "g2p.safetensors")
+    dictionary = tmp_path / "own.txt"
+    dictionary.write_text("abc\tC B A\n")
+    lexicon = PhoneLexicon([dictionary, tmp_path / "g2p.safetensors"])
+    texts = ["abc cab", "cab 5", "x"]
+    assert lexicon.word("abc") == ("C", "B", "A") and lexicon.word("cab") == ("C", "A", "B")
+    first, second = unknown_words(lexicon, texts)
+    assert first.startswith("1 words are in no lexicon and are pronounced by their look (cab = C A B);")
+    assert second.startswith(
+        "2 words have no pronunciation (5, x): the 2 utterances with them teach the letters"
+    )
+    assert unknown_words(lexicon, ["abc"]) == []
+    dictionary.write_text("ab\tA B\n")
+    with pytest.raises(ConfigError, match=r"g2p\.safetensors: says 'C', which is in no dictionary"):
+        PhoneLexicon([dictionary, tmp_path / "g2p.safetensors"])
 
 
 @pytest.mark.parametrize(("text", "line"), [("cat\tK\n\nthe\tDH\n", 2), ("cat K AE T\n", 1), ("cat\t \n", 1)])

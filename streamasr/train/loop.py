@@ -73,8 +73,7 @@ class Trainer:
         utterances += pieces(noise, NOISE_FRAMES)  # what has no words in it is to be read as nothing
         self.lexicon = self._open_lexicon(base, begun) if settings.model.phone_layer else None
         if self.lexicon:
-            guessed = begun.guessed if begun else {}
-            for note in unknown_words(self.lexicon, [u.text for u in utterances], guessed):
+            for note in unknown_words(self.lexicon, (u.text for u in utterances)):
                 self._say(f"note: {note}")
         self.like = begun.like if begun else ""  # whose lexicon and language model this model can use
         self.trigram = None
@@ -124,7 +123,9 @@ class Trainer:
         paths = config.manifests(self.config.data.lexicon, base)
         if not paths and not (begun and begun.like):
             raise ConfigError("model.phone_layer needs data.lexicon, or --from a model that has a lexicon")
-        return PhoneLexicon(paths, begun.phones, begun.phones_of) if begun else PhoneLexicon(paths)
+        if begun is None:
+            return PhoneLexicon(paths)
+        return PhoneLexicon([*paths, *begun.pronouncers], begun.phones, begun.phones_of)
 
     # -- position and checkpoints ----------------------------------------------------------------
 

@@ -7,7 +7,7 @@ of pronunciation those that are new, and its language model says what sequences 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import modelfile
-from ..errors import ConfigError, ModelError
-from ..search import lexicon, lm, pronounce
+from ..errors import ModelError
+from ..search import lexicon, lm
 from . import checkpoint
 
 Phones = tuple[str, ...]
@@ -38,21 +38,18 @@ class Start:
     statistics: tuple[NDArray[np.float32], NDArray[np.float32]]
     phones: Phones = ()
     like: str = ""
-    guessed: dict[str, Phones] = field(default_factory=dict)  # words that were pronounced by their look
 
     def phones_of(self, word: str) -> Phones | None:
-        """A word's first pronunciation in the model's lexicon, else the likeliest by its look, else None."""
-        if self._lexicon is not None and word in self._lexicon.ids:
-            return tuple(self.phones[token] for token in self._lexicon.spellings(word)[0])
-        if self._pronouncer is None:
+        """A word's first pronunciation in the model's lexicon, else None."""
+        if self._lexicon is None or word not in self._lexicon.ids:
             return None
-        try:
-            said = self._pronouncer(word)
-        except ConfigError:  # letters that it does not know
-            return None
-        if said and set(said[0]) <= set(self.phones):
-            self.guessed[word] = said[0]
-        return self.guessed.get(word)
+        return tuple(self.phones[token] for token in self._lexicon.spellings(word)[0])
+
+    @property
+    def pronouncers(self) -> list[Path]:
+        """The file of the model of pronunciation, if there is one."""
+        path = self._file("g2p.safetensors")
+        return [path] if path else []
 
     def sentences(self, seed: int) -> Iterator[str]:
         """Sentences drawn from the model's language model; none if it has none."""
@@ -82,11 +79,6 @@ class Start:
     def _lexicon(self) -> lexicon.Lexicon | None:
         path = self._file("lexicon.safetensors")
         return lexicon.read(path) if path else None
-
-    @cached_property
-    def _pronouncer(self) -> pronounce.Pronouncer | None:
-        path = self._file("g2p.safetensors")
-        return pronounce.read(path) if path else None
 
 
 def of_checkpoint(path: Path, content: dict[str, Any]) -> Start:
