@@ -251,7 +251,7 @@ async def latency(options: argparse.Namespace) -> int:
     model: list[float] = []
     ours: list[float] = []
     ends_known: list[float] = []
-    changed = with_alignment = wrong = 0
+    changed = with_alignment = wrong = edges = same_edges = 0
     for heard in done:
         finals = expect(recognizer, heard.recording)
         told = [(when, event) for when, event in heard.events if isinstance(event, Final)]
@@ -261,8 +261,12 @@ async def latency(options: argparse.Namespace) -> int:
             for (when, event), (seconds, _) in zip(told, finals, strict=False)
             if event.reason != "finish"
         ]
+        whole_words = recognizer.transcribe(heard.recording.samples, heard.recording.rate).words
         words = aligned(heard.recording) if heard.recording.text else None
         shown = appearances(heard)
+        if whole_words:
+            edges += 2
+            same_edges += sum(shown[i][0] == whole_words[i] for i in (0, -1)) if shown else 0
         ends: dict[int, float] = {i: word.end for i, (word, _, _) in enumerate(shown)}
         if heard.recording.text:
             matcher = difflib.SequenceMatcher(
@@ -295,6 +299,7 @@ async def latency(options: argparse.Namespace) -> int:
             ("final text after the end of sound", milliseconds([h.done - h.ended for h in done if h.done])),
             ("changes of stable text", changed),
             ("texts other than in one process", wrong),
+            ("first and last words as in the recording decoded whole", f"{same_edges} of {edges}"),
             ("failed", sum(bool(h.error) for h in done)),
         ]
     )
