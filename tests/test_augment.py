@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from strategies import sound
 
 from streamasr.features import FeatureConfig, LogMel
-from streamasr.train.augment import Augmenter, add_noise, add_reverb, stretch, warp
+from streamasr.train.augment import Augmenter, add_noise, add_reverb, centres_hz, line_db, stretch, warp
 from streamasr.train.config import AugmentConfig
 
 FEATURES = FeatureConfig()
@@ -213,3 +213,17 @@ def test_reverb_is_heard_only_where_asked(frames: NDArray[np.float16]) -> None:
     always = replace(NOTHING, reverb_probability=1.0, reverb_shortest_seconds=0.3, reverb_longest_seconds=0.3)
     expected = add_reverb(frames.astype(np.float32), 0.3, 0.0, 0.01)
     np.testing.assert_allclose(perturbed(always, frames), expected, rtol=0, atol=1e-5)
+
+
+def test_a_line_passes_its_band_and_falls_off_outside(frames: NDArray[np.float16]) -> None:
+    hz = centres_hz(FEATURES)
+    gain_db = line_db(200.0, 4000.0, 24.0, FEATURES)
+    inside = (hz >= 200) & (hz <= 4000)
+    assert np.all(gain_db[inside] == 0) and np.all(gain_db[~inside] < 0)
+    assert gain_db[-1] == pytest.approx(-24 * np.log2(hz[-1] / 4000), rel=1e-5)
+    assert gain_db[0] == pytest.approx(-24 * np.log2(200 / hz[0]), rel=1e-5)
+    found = perturbed(replace(NOTHING, line_probability=1.0), frames)
+    difference = found - np.maximum(frames.astype(np.float32), FLOOR)
+    middle = (hz >= 500) & (hz <= 3000)
+    np.testing.assert_allclose(difference[:, middle], 0, atol=1e-5)
+    assert np.all(difference <= 1e-5) and difference.min() < -0.1

@@ -9,6 +9,7 @@ Everything works on frames (natural log of power), so that they are computed onc
           room (Habets, "Single- and Multi-Microphone Speech Dereverberation", 2007, section 2.4)
   gain    a constant is added, exactly as if the samples had been scaled; then the floor again
   tilt    a ramp over the bands is added: another microphone
+  line    what is above one frequency and below another falls off: a telephone, a cheap microphone
   noise   powers are added: log(exp(x) + exp(n)), the expectation over the unknown phase
   masks   SpecAugment (Park et al. 2019) without time warping, on normalised frames, filled with 0
 
@@ -49,6 +50,10 @@ class Augmenter:
             x = add_reverb(x, seconds, direct_db, self.features.hop_samples / self.features.sample_rate)
         tilt = random.uniform(-c.tilt_db, c.tilt_db) * np.linspace(-1, 1, x.shape[1])
         x += (tilt * _DB).astype(np.float32)
+        if c.line_probability and random.random() < c.line_probability:
+            low_hz = np.exp(random.uniform(np.log(50.0), np.log(500.0)))
+            high_hz = random.uniform(3000.0, 7000.0)
+            x += np.float32(_DB) * line_db(low_hz, high_hz, random.uniform(12.0, 60.0), self.features)
         if self.noises and random.random() < c.noise_probability:
             snr = random.uniform(c.noise_snr_low_db, c.noise_snr_high_db)
             x = add_noise(x, self.noises[random.integers(len(self.noises))], snr, random)
@@ -83,13 +88,27 @@ def stretch(frames: Frames, factor: float) -> Frames:
     return rows
 
 
+def centres_hz(features: FeatureConfig) -> NDArray[np.float64]:
+    """Of the mel bands [F]."""
+    low, high = (2595 * np.log10(1 + hz / 700) for hz in (features.low_hz, features.high_hz))
+    mel = np.linspace(low, high, features.mel_bands + 2)[1:-1]
+    return np.asarray(700 * (10 ** (mel / 2595) - 1))
+
+
+def line_db(low_hz: float, high_hz: float, slope_db: float, features: FeatureConfig) -> Frames:
+    """Gain of every band [F] in decibel: 0 from `low_hz` to `high_hz`, outside less by so much an octave."""
+    hz = centres_hz(features)
+    octaves = np.maximum(np.log2(hz / high_hz), 0) + np.maximum(np.log2(low_hz / hz), 0)
+    return (-slope_db * octaves).astype(np.float32)
+
+
 def warp(frames: Frames, factor: float, features: FeatureConfig) -> Frames:
     """Frames [T, F] of a sound whose every frequency is multiplied by `factor`, by linear interpolation."""
     if factor == 1.0:
         return frames
     low, high = (2595 * np.log10(1 + hz / 700) for hz in (features.low_hz, features.high_hz))
     width = (high - low) / (features.mel_bands + 1)
-    centre_hz = 700 * (10 ** ((low + width * np.arange(1, features.mel_bands + 1)) / 2595) - 1)
+    centre_hz = centres_hz(features)
     position = (2595 * np.log10(1 + centre_hz / factor / 700) - low) / width - 1
     position = np.clip(position, 0, features.mel_bands - 1)
     left = np.minimum(position.astype(np.int64), features.mel_bands - 2)

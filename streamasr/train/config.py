@@ -66,6 +66,7 @@ class AugmentConfig:
     gain_low_db: float = -20.0
     gain_high_db: float = 6.0
     tilt_db: float = 6.0  # linear over the bands, up to this much at either end
+    line_probability: float = 0.0  # share that comes over a line of 0.05-0.5 to 3-7 kHz
     noise_probability: float = 0.3
     noise_snr_low_db: float = 5.0
     noise_snr_high_db: float = 25.0
@@ -217,6 +218,7 @@ _POSITIVE = (
 _SHARES = (
     "model.dropout", "augment.tempo", "augment.warp", "augment.noise_probability", "train.carry_probability",
     "train.average_decay", "augment.room_probability",
+    "augment.line_probability",
 )  # fmt: skip
 
 
