@@ -38,7 +38,7 @@ def impulse_response(random: np.random.Generator, sample_rate: int) -> NDArray[n
 def in_a_room(samples: Samples, random: np.random.Generator, sample_rate: int) -> Samples:
     """As long and as loud as before; the tail that would follow the end is cut."""
     room = impulse_response(random, sample_rate)
-    size = len(samples) + len(room)
+    size = 1 << (len(samples) + len(room) - 1).bit_length()  # powers of two are transformed fastest
     heard = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(room, size), size)[: len(samples)]
     powers = [float(np.sum(np.square(x, dtype=np.float64))) for x in (samples, heard)]
     same: Samples = (heard * np.sqrt(powers[0] / max(powers[1], 1e-20))).astype(np.float32)
