@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from streamasr.cli.main import COMMANDS, _compilation_is_told, main
+from streamasr.cli.main import COMMANDS, main
 
 STREAMASR = [sys.executable, "-m", "streamasr.cli.main"]
 
@@ -159,14 +159,3 @@ def minimal_config(folder: Path) -> Path:
     path = folder / "a.toml"
     path.write_text('[data]\ntrain = "a.jsonl"\ndev = "b.jsonl"\n')
     return path
-
-
-def test_who_waits_for_the_compiler_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
-    numba = pytest.importorskip("numba")
-    with _compilation_is_told():
-        assert capsys.readouterr().err == ""
-        successor = numba.njit(lambda x: x + 1)
-        assert successor(1) == 2 and successor(1.5) == 2.5
-    assert capsys.readouterr().err.count("compiling") == 1
-    assert numba.njit(lambda x: x - 1)(1) == 0
-    assert capsys.readouterr().err == ""

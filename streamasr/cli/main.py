@@ -17,8 +17,9 @@ import io
 import os
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+from .. import engine
 from ..errors import ConfigError, ManifestError, MissingDependency, ModelError, SnapshotError, StreamASRError
 
 DONE, SOME_FAILED, USAGE, MODEL, INTERRUPTED = 0, 1, 2, 3, 130
@@ -92,7 +93,8 @@ def _run(given: list[str]) -> int:
         if asked not in ("train", "train-lm"):
             around.enter_context(_one_blas_thread())
         if asked in ("transcribe", "listen", "serve") and sys.stderr.isatty():
-            around.enter_context(_compilation_is_told())
+            message = "compiling for this processor, some 20 seconds, once"
+            around.enter_context(engine.compilation_told(lambda: say(message)))
         code: int = options.run(options)
     sys.stdout.flush()
     return code
@@ -105,30 +107,6 @@ def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
     except ImportError:
         return contextlib.nullcontext()
     return threadpool_limits(1, "blas")  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def _compilation_is_told() -> Iterator[None]:
-    """The first start on a machine waits for numba: whoever watches should know what for."""
-    try:
-        from numba.core import event
-    except ImportError:
-        yield
-        return
-
-    class Teller(event.Listener):  # type: ignore[misc]
-        told = False
-
-        def on_start(self, _: object) -> None:
-            if not self.told:
-                say("compiling for this processor, some 20 seconds, once")
-            self.told = True
-
-        def on_end(self, _: object) -> None:
-            pass
-
-    with event.install_listener("numba:compile", Teller()):
-        yield
 
 
 if __name__ == "__main__":

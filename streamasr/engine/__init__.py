@@ -8,7 +8,8 @@ output(y [R, H]) -> log_probs [R, V]
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,3 +41,27 @@ def open_engine(cell: str, norm: str, bands: int, tensors: Mapping[str, Array], 
             return ReferenceEngine(cell, norm, bands, tensors)
         return Int8Engine(bands, tensors)
     return ReferenceEngine(cell, norm, bands, tensors)
+
+
+@contextlib.contextmanager
+def compilation_told(tell: Callable[[], None]) -> Iterator[None]:
+    """Calls `tell` once if numba compiles something within: on a machine's first start that takes a while."""
+    try:
+        from numba.core import event
+    except ImportError:
+        yield
+        return
+
+    class Listener(event.Listener):  # type: ignore[misc]
+        told = False
+
+        def on_start(self, _: object) -> None:
+            if not self.told:
+                self.told = True
+                tell()
+
+        def on_end(self, _: object) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Listener()):
+        yield
