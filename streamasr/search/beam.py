@@ -194,14 +194,17 @@ class BeamSearch:
         scores = totals(state)
         weights = np.exp(scores - scores.max())
         most = _MAJORITY * float(weights.sum())
-        _, words, _ = self._complete(state)
-        told = self._teller.words(state, state.leader, int(words[state.leader]))
         reached = self._agreement(state)
         order = np.argsort(-reached, kind="stable")
         sure = int(reached[order[np.searchsorted(np.cumsum(weights[order]), most, side="right")]])
-        if told and state.step - 1 - told[-1].last >= _PATIENCE:
+        if state.step - 1 - self._last(state) < _PATIENCE:
+            # Nearly always; what the word in progress may become need not be known.
+            told = self._teller.words(state, state.leader, c.NONE, max(sure - len(state.texts), 0))
+        else:
+            _, words, _ = self._complete(state)
+            told = self._teller.words(state, state.leader, int(words[state.leader]))
             said = self._kernels.words_keys(state.ints, state.count, words, self.vocabulary.space)
-            if weights[said == said[state.leader]].sum() > most:
+            if told and weights[said == said[state.leader]].sum() > most:
                 sure = len(state.texts) + len(told)
         return Hypothesis((*stable_words(state), *told)[:sure], int(reached.min()))
 
@@ -293,6 +296,11 @@ class BeamSearch:
     def _restart(self, state: BeamState, label: int, blank: float, token: float) -> None:
         """One hypothesis, the empty prefix; a token in progress may go on without being told again."""
         restart(state, label, blank, token, self._start)
+
+    def _last(self, state: BeamState) -> int:
+        """Last step of the best hypothesis' last token."""
+        blank, token = state.floats[state.leader, [c.BEST_B, c.BEST_N]].tolist()
+        return state.ints.item(state.leader, c.LAST_B if blank > token else c.LAST_N)
 
     def _complete(
         self, state: BeamState, end: int = -1

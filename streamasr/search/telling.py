@@ -45,11 +45,13 @@ class Teller:
     numbers: NDArray[np.int32]  # the language model's, of the lexicon's words and of all others
     expected: Mapping[str, float]  # added to the language model's log p of hotwords, for confidences
 
-    def words(self, state: BeamState, row: int, word: int) -> list[TimedWord]:
-        """The volatile words of a hypothesis; `word`: what its last tokens are, if it is within one."""
-        return [timed for timed, *_ in self.told(state, row, word)]
+    def words(self, state: BeamState, row: int, word: int, most: int = -1) -> list[TimedWord]:
+        """Volatile words of a hypothesis, or the first `most`; `word`: what its last tokens are."""
+        return [timed for timed, *_ in self.told(state, row, word, most)]
 
-    def told(self, state: BeamState, row: int, word: int) -> list[tuple[TimedWord, int, float]]:
+    def told(
+        self, state: BeamState, row: int, word: int, most: int = -1
+    ) -> list[tuple[TimedWord, int, float]]:
         """As `words`, each with the language model's state and BEST at its end."""
         ints, floats = state.ints[row].tolist(), state.floats[row].tolist()
         path, first, last, peak = c.PATH_N, c.FIRST_N, c.LAST_N, c.PEAK_N
@@ -66,8 +68,12 @@ class Teller:
             ended = ints[c.ENDED] if ints[c.NODE] == 0 else word
             now = max(floats[c.BEST_B], floats[c.BEST_N])
             tokens.append(_Token(ints[c.LABEL], ended, ints[first], ints[last], floats[peak], now))
-        told, spelling, language, before = [], [], state.language, state.path
+        told: list[tuple[TimedWord, int, float]] = []
+        spelling: list[_Token] = []
+        language, before = state.language, state.path
         for each in tokens:
+            if len(told) == most:
+                break
             spelling.append(each)
             if each.word != c.NONE:
                 timed, language = self._word(state, spelling, language, before)
