@@ -79,7 +79,8 @@ def test_credit_is_bounded(tiny: streamasr.Recognizer, clock: list[float]) -> No
     for _ in range(10):
         worker.feed(line, SECOND)
     live = [seconds(worker)[line][1] for _ in range(20)]
-    assert live == [True] * 4 + [False] * 16
+    paid = round(MOST_CREDIT_SECONDS / ROUND_SECONDS)
+    assert live == [True] * paid + [False] * (20 - paid)
 
 
 def test_a_line_that_is_dropped_is_not_decoded(tiny: streamasr.Recognizer, clock: list[float]) -> None:

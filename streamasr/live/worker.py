@@ -28,8 +28,8 @@ from ..stream import Stream
 
 ROUND_SECONDS = 0.5  # chosen: a block of a file delays live streams by some 20 ms
 AHEAD_LINES = 4  # chosen: streams are decoded faster together, in smaller pieces more slowly
-EARN_RATE = 1.1  # sound cards' clocks differ by far less
-MOST_CREDIT_SECONDS = 2.0  # what a network may hold up and deliver at once
+EARN_RATE = 1.5  # who was held up catches up while there is time; sound cards' clocks differ by far less
+MOST_CREDIT_SECONDS = 4.0  # what a network may hold up and deliver at once
 # With two, what Python does one after the other (a quarter of decoding, all of the sockets) fills a core.
 MOST_THREADS = 2
 _WARM_UP_SECONDS = 2.0
