@@ -25,7 +25,7 @@ import torch
 
 import streamasr
 from streamasr.errors import ConfigError, ModelError
-from streamasr.train import checkpoint, config, loop, start
+from streamasr.train import checkpoint, config, loop, objective, start
 from streamasr.train.model import AcousticModel
 
 CONFIG = """
@@ -524,11 +524,11 @@ def test_carried_states_reach_their_share_of_rows(trainer: loop.Trainer) -> None
 
 def test_utterances_without_an_alignment_are_left_out_of_the_loss() -> None:
     losses = torch.tensor([4.0, math.inf, 2.0], requires_grad=True)
-    loss, value = loop._mean_loss(losses, [np.zeros(2), np.zeros(50), np.zeros(1)])
+    loss, value = objective.mean_loss(losses, [np.zeros(2), np.zeros(50), np.zeros(1)])
     assert value == pytest.approx(2.0)
     loss.backward()
     assert losses.grad is not None and losses.grad.tolist() == pytest.approx([1 / 3, 0.0, 1 / 3])
-    loss, value = loop._mean_loss(torch.tensor([math.inf]), [np.zeros(2)])
+    loss, value = objective.mean_loss(torch.tensor([math.inf]), [np.zeros(2)])
     assert value == 0.0
 
 

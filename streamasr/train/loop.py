@@ -31,10 +31,9 @@ from ..vocabulary import Vocabulary
 from . import cache, checkpoint, config, curves, export, optimiser, start
 from .augment import Augmenter
 from .batches import Batch, Batches, pieces, statistics
-from .consistency import disagreement
-from .crf import Trigram, log_denominator
-from .ctc import ctc_loss
+from .crf import Trigram
 from .model import AcousticModel, State
+from .objective import objective
 from .phones import PhoneLexicon, unknown_words
 from .processes import Processes
 from .validation import error_rates
@@ -231,28 +230,8 @@ class Trainer:
         )  # fmt: skip
         if c.carry_probability:
             self.carried = out.state
-        loss, measured = _mean_loss(ctc_loss(out.logits, batch.tokens, out.steps), batch.tokens)
-        values = {"loss": measured}
-        if c.consistency:
-            loss = loss + c.consistency * _per_token(disagreement(out.logits, out.steps), batch.tokens)
-        loss = c.token_weight * loss
-        if out.phone_logits is not None:
-            known = [b for b, phones in enumerate(batch.phones) if phones is not None]
-            if known:
-                phones = [p for p in batch.phones if p is not None]
-                logits, steps = out.phone_logits[:, known], out.steps[known]
-                losses = ctc_loss(logits, phones, steps)
-                _, values["phone_loss"] = _mean_loss(losses, phones)
-                if self.trigram is not None and self.epoch >= c.ctc_epochs:
-                    said = torch.tensor([self.trigram.log_probability(p) for p in phones])
-                    log_z = log_denominator(logits, self.trigram, steps)
-                    losses = losses + c.denominator * (log_z - said.to(log_z.device))
-                phone_loss, values["phone_objective"] = _mean_loss(losses, phones)
-                if c.consistency:
-                    apart = _per_token(disagreement(logits, steps), phones)
-                    values["disagreement"] = float(apart.detach())
-                    phone_loss = phone_loss + c.consistency * apart
-                loss = loss + c.phone_weight * phone_loss
+        trigram = self.trigram if self.epoch >= c.ctc_epochs else None
+        loss, values = objective(out, batch, c, trigram)
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self.model)
         values["gradient_norm"] = optimiser.step(
@@ -392,19 +371,6 @@ def _changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dic
         elif then.get(key) != json.loads(json.dumps(now[key])):  # JSON has lists for tuples
             changed[prefix + key] = (then.get(key), now[key])
     return changed
-
-
-def _mean_loss(losses: Tensor, targets: list[np.ndarray[Any, Any]]) -> tuple[Tensor, float]:
-    """Losses [B] -> (loss per token to minimise, its value); utterances without an alignment are left out."""
-    feasible = torch.isfinite(losses)
-    tokens = sum(len(t) for t, ok in zip(targets, feasible.tolist(), strict=True) if ok)
-    loss = losses[feasible].sum() / max(tokens, 1)
-    return loss, float(loss.detach())
-
-
-def _per_token(values: Tensor, targets: list[np.ndarray[Any, Any]]) -> Tensor:
-    """Values [B] of utterances, of which `targets` has two views -> their sum per token."""
-    return values.sum() / max(1, sum(map(len, targets)) // 2)
 
 
 def main(path: Path, overrides: list[str], resume: bool, source: str = "") -> int:

@@ -1,0 +1,71 @@
+"""What the network said of a batch -> the loss to minimise, and its parts, in nats per token.
+
+token_weight (CTC + consistency) of the characters + phone_weight (CTC or CTC-CRF + consistency) of the phones
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .batches import Batch
+from .config import TrainConfig
+from .consistency import disagreement
+from .crf import Trigram, log_denominator
+from .ctc import ctc_loss
+from .model import Output
+
+Targets = list[NDArray[np.int64]]
+
+
+def objective(
+    out: Output, batch: Batch, settings: TrainConfig, trigram: Trigram | None
+) -> tuple[Tensor, dict[str, float]]:
+    """Output for a batch -> (loss, its parts by name). The phones' loss is CTC's without a `trigram`."""
+    loss, measured = mean_loss(ctc_loss(out.logits, batch.tokens, out.steps), batch.tokens)
+    values = {"loss": measured}
+    if settings.consistency:
+        loss = loss + settings.consistency * _per_token(disagreement(out.logits, out.steps), batch.tokens)
+    loss = settings.token_weight * loss
+    known = [b for b, phones in enumerate(batch.phones) if phones is not None]
+    if out.phone_logits is not None and known:
+        targets = [phones for phones in batch.phones if phones is not None]
+        phone_loss, of_phones = _of_phones(
+            out.phone_logits[:, known], targets, out.steps[known], settings, trigram
+        )
+        loss = loss + settings.phone_weight * phone_loss
+        values |= of_phones
+    return loss, values
+
+
+def _of_phones(
+    logits: Tensor, phones: Targets, steps: Tensor, settings: TrainConfig, trigram: Trigram | None
+) -> tuple[Tensor, dict[str, float]]:
+    losses = ctc_loss(logits, phones, steps)
+    _, measured = mean_loss(losses, phones)
+    values = {"phone_loss": measured}
+    if trigram is not None:
+        said = torch.tensor([trigram.log_probability(p) for p in phones])
+        log_z = log_denominator(logits, trigram, steps)
+        losses = losses + settings.denominator * (log_z - said.to(log_z.device))
+    loss, values["phone_objective"] = mean_loss(losses, phones)
+    if settings.consistency:
+        apart = _per_token(disagreement(logits, steps), phones)
+        values["disagreement"] = float(apart.detach())
+        loss = loss + settings.consistency * apart
+    return loss, values
+
+
+def mean_loss(losses: Tensor, targets: Targets) -> tuple[Tensor, float]:
+    """Losses [B] -> (loss per token to minimise, its value); utterances without an alignment are left out."""
+    feasible = torch.isfinite(losses)
+    tokens = sum(len(t) for t, ok in zip(targets, feasible.tolist(), strict=True) if ok)
+    loss = losses[feasible].sum() / max(tokens, 1)
+    return loss, float(loss.detach())
+
+
+def _per_token(values: Tensor, targets: Targets) -> Tensor:
+    """Values [B] of utterances, of which `targets` has two views -> their sum per token."""
+    return values.sum() / max(1, sum(map(len, targets)) // 2)
