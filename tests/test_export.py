@@ -123,8 +123,9 @@ def test_a_model_that_hears_the_future_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "m").exists()
 
 
-def test_the_phone_head_is_exported_and_computes_what_was_trained(tmp_path: Path) -> None:
-    config = ModelConfig(channels=3, hidden=16, layers=2, phone_layer=2, flush_steps=4)
+@pytest.mark.parametrize("look_ahead", [0, 3])
+def test_the_phone_head_is_exported_and_computes_what_was_trained(look_ahead: int, tmp_path: Path) -> None:
+    config = ModelConfig(channels=3, hidden=16, layers=2, look_ahead=look_ahead, phone_layer=2, flush_steps=4)
     model = model_of(config)
     phones = Vocabulary(("<blank>", " ", "AH", "K", "TS"), "phones")
     prior = torch.log_softmax(torch.arange(5.0), 0)
@@ -140,7 +141,8 @@ def test_the_phone_head_is_exported_and_computes_what_was_trained(tmp_path: Path
     assert out.phone_logits is not None
     weight, bias = (read.tensors[f"phone_output.{name}"] for name in ("weight", "bias"))
     encoder = Encoder(read.description.encoder, 80, read.tensors).with_head(weight, bias)
-    found = encoder.advance(encoder.start(), frames)
+    state = encoder.start()
+    found = np.concatenate([encoder.advance(state, frames), encoder.finish(state)])
     np.testing.assert_allclose(found, out.phone_logits[:, 0].log_softmax(-1).numpy(), rtol=0, atol=2e-5)
 
 

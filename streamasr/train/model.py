@@ -112,10 +112,10 @@ class AcousticModel(nn.Module):
             y = self.dropout(y)
             x = x + y if x.shape == y.shape else y
             final.append((last[0].detach(), last[1].detach()))
+            if level + 1 == self.config.layers and self.look_ahead is not None:
+                x = self.look_ahead(x * inside.to(x.dtype))
             if self.phone_output is not None and level + 1 == self.config.phone_layer:
                 phone_logits = self.phone_output(x.float())
-        if self.look_ahead is not None:
-            x = self.look_ahead(x * inside.to(x.dtype))
         logits = self.output(x.float())
         return Output(logits, steps, phone_logits, final)
 
