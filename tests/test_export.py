@@ -103,6 +103,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     config = ModelConfig(channels=3, hidden=8, layers=2, phone_layer=1, dropout=0.3)
     model = model_of(config)
     read = write(tmp_path / "m", config, model)
+    assert read.description.licence == "not stated"
     assert read.description.name == "tiny" and read.description.training == {"epochs": 3}
     assert read.description.vocabulary == LETTERS and read.description.features == FEATURES
     assert not any("phone" in name for name in read.tensors)

@@ -107,6 +107,7 @@ class TrainConfig:
 class Config:
     name: str
     data: DataConfig
+    licence: str = "not stated"  # of the model that is written: what its recordings and texts allow
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)

@@ -51,6 +51,7 @@ def write(
     phones: Vocabulary | None = None,
     numbers: str = "float16",
     like: modelfile.Model | None = None,
+    licence: str = config.Config.licence,
 ) -> None:
     """Write the model directory. Raises ConfigError for a model that cannot run as a stream.
 
@@ -61,7 +62,7 @@ def write(
     description = modelfile.Description(
         name=name,
         language="en",
-        licence="CC-BY-SA-4.0",
+        licence=licence,
         description="Streaming speech recogniser: convolutional front end, layer-normalised LSTM, CTC",
         features=features,
         encoder=encoder_of(model),
@@ -110,4 +111,5 @@ def from_checkpoint(
         phones,
         numbers,
         other,
+        settings.licence,
     )
