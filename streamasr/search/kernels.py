@@ -18,8 +18,13 @@ from . import columns as c
 
 _INF = np.inf
 
+# For functions that make no array: without this numba counts references to those they are given, one by one.
+# That was a third of the search's time, more where threads fight for the counts of what all streams share.
+BARE = {"cache": True, "nogil": True, "_nrt": False}
+INNER = {**BARE, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # and called by others here only
 
-@njit(cache=True, nogil=True)
+
+@njit(**INNER)
 def log_add(a, b):
     """log(exp a + exp b)"""
     if a < b:
@@ -27,7 +32,7 @@ def log_add(a, b):
     return a if b == -_INF else a + math.log1p(math.exp(b - a))
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def mix(key, value):
     """Prefix key and what follows -> key of the longer prefix: 64 bits, so two never meet by chance."""
     x = (key ^ (np.int64(value) + 1442695040888963407)) * 6364136223846793005
@@ -36,7 +41,7 @@ def mix(key, value):
     return x ^ ((x >> 29) & 0x7FFFFFFFF)
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def find(values, begin, end, value):
     """Index of `value` in the ascending values[begin:end], -1 if it is not there."""
     high = end
@@ -49,7 +54,7 @@ def find(values, begin, end, value):
     return begin if begin < end and values[begin] == value else -1
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _before(bits, ranks, state):
     """How many contexts have lower numbers, and whether this is one."""
     word, place = np.int64(bits[state >> 5]), state & 31
@@ -60,7 +65,7 @@ def _before(bits, ranks, state):
     return ranks[state >> 5] + (((x * 0x01010101) & 0xFFFFFFFF) >> 24), (word >> place) & 1 == 1
 
 
-@njit(cache=True, nogil=True)
+@njit(**BARE)
 def lm_score(lm, state, word):
     """LanguageModel.score: natural log p, next state."""
     bits, ranks, first, backoff, suffix, words, log_prob, log_probs, backoffs = lm
@@ -105,7 +110,7 @@ def lm_scores(lm, states, words):
     return scores, after
 
 
-@njit(cache=True, nogil=True)
+@njit(**BARE)
 def hot_next(hot, state, label, ends):
     """Hotword state and label, which `ends` a word or not -> next state, change of score (hotwords.py)."""
     first, labels, target, fail, potential, reward = hot
@@ -122,13 +127,13 @@ def hot_next(hot, state, label, ends):
     return after, potential[after] - potential[state] + reward[after]
 
 
-@njit(cache=True, nogil=True)
+@njit(**BARE)
 def hot_end(hot, state, word, separator, tokens):
     """hot_next at the end of a word."""
     return hot_next(hot, state, separator if word == c.OPEN else tokens + word, True)
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def ending(ints, floats, i, nth, static, weights):
     """Hypothesis i, within a word -> score, state and word once its nth word has ended; NONE: no such."""
     lexicon, side, look_ahead, lm_ids, lm, hot = static
@@ -150,13 +155,13 @@ def ending(ints, floats, i, nth, static, weights):
     return score + lm_weight * (log_prob - look_ahead[node]), after, word
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def total(floats, i):
     """Score of hypothesis i, all its alignments together."""
     return log_add(floats[i, c.BLANK], floats[i, c.TOKEN]) + floats[i, c.SCORE]
 
 
-@njit(cache=True, nogil=True)
+@njit(**INNER)
 def _sentence_end(state, end, static, weights):
     return weights[c.LM_WEIGHT] * lm_score(static[4], state, end)[0] if end >= 0 else 0.0
 
@@ -246,7 +251,7 @@ def compact(ints, floats, count, arena, keys, values, used, base, spare):
     return fresh_arena, fresh_keys, fresh_values, kept
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _path(ints, floats, i):
     """Arena entry of hypothesis i's last token but one, on its best alignment."""
     return ints[i, c.PATH_B] if floats[i, c.BEST_B] > floats[i, c.BEST_N] else ints[i, c.PATH_N]

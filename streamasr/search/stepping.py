@@ -13,12 +13,12 @@ import numpy as np
 from numba import njit
 
 from . import columns as c
-from .kernels import ending, hot_end, hot_next, lm_score, log_add, mix, total
+from .kernels import INNER, ending, hot_end, hot_next, lm_score, log_add, mix, total
 
 _INF = np.inf
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _power(least):
     size = 64
     while size < least:
@@ -26,7 +26,7 @@ def _power(least):
     return size
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _slot(table, keys, key):
     """Place of a key in the hash table: where it is, or where it belongs."""
     mask = len(table) - 1
@@ -36,7 +36,7 @@ def _slot(table, keys, key):
     return place
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _copy(source, target, rows):
     # Loops here and below, not slices: they compile in a fraction of the time.
     for i in range(rows):
@@ -44,24 +44,16 @@ def _copy(source, target, rows):
             target[i, k] = source[i, k]
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _grown(array):
-    longer = np.empty((2 * len(array), array.shape[1]), array.dtype)
-    _copy(array, longer, len(array))
-    return longer
-
-
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _tabled(ints, count, size):
-    table = np.empty(size, np.int32)
-    for place in range(size):
+@njit(**INNER)
+def _tabled(table, ints, count):
+    """Makes a hash table of the prefixes' keys."""
+    for place in range(len(table)):
         table[place] = -1
     for i in range(count):
         table[_slot(table, ints, ints[i, c.KEY])] = i
-    return table
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _select(row, most, threshold, chosen):
     """Marks the tokens of a step that may extend a hypothesis; [V] -> chosen [V], how many."""
     floor = -_INF
@@ -69,6 +61,7 @@ def _select(row, most, threshold, chosen):
         floor = max(floor, row[token])
     floor -= threshold
     count = 0
+    chosen[0] = False
     for token in range(1, len(row)):
         chosen[token] = row[token] > floor
         count += chosen[token]
@@ -81,7 +74,7 @@ def _select(row, most, threshold, chosen):
         count -= 1
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _stay(ints, floats, i, row, top, separator, step, ci, cf):
     """Hypothesis i, the same prefix one step later -> row i of the candidates."""
     blank, token = floats[i, c.BLANK], floats[i, c.TOKEN]
@@ -105,7 +98,7 @@ def _stay(ints, floats, i, row, top, separator, step, ci, cf):
         ci[i, c.FROM_SOURCE] = c.REPEAT
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _begin(ci, cf, j, ints, i, key, node, token, word, separator):
     """Candidate j: a prefix that no hypothesis is yet, hypothesis i and one token more."""
     ci[j, c.KEY], ci[j, c.NODE], ci[j, c.LABEL] = key, node, token
@@ -119,7 +112,7 @@ def _begin(ci, cf, j, ints, i, key, node, token, word, separator):
     cf[j, c.TOKEN], cf[j, c.BEST_N] = -_INF, -_INF
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _reach(ci, cf, j, ints, floats, i, added, path, token, word, separator):
     """Candidate j is reached from hypothesis i: `added` in all, `path` by the best alignment."""
     cf[j, c.TOKEN] = log_add(cf[j, c.TOKEN], added)
@@ -132,26 +125,22 @@ def _reach(ci, cf, j, ints, floats, i, added, path, token, word, separator):
         ci[j, c.FROM_WORDS_KEY] = ci[j, c.WORDS_KEY] if token == separator else ints[i, c.WORDS_KEY]
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _step(row, top, step, ints, floats, count, arena, keys, values, used, static, weights, limits):
-    """One step for all hypotheses -> (their new number, arena entries used); arrays change in place.
+@njit(**INNER)
+def _extend(row, top, step, ints, floats, count, room, static, weights, limits):
+    """One step for all hypotheses, into candidates -> (their number, what they must be worth).
 
-    row [V] log-probabilities less the prior, top the highest of them; static: lexicon, side, look_ahead,
-    lm_ids, lm, hot.
+    row [V] log-probabilities less the prior, top the highest of them. -1 candidates: there is no room.
     """
+    ci, cf, table, chosen = room[:4]
     lexicon, side, look_ahead, lm_ids, lm, hot = static
     lm_weight, threshold, unknown = weights[c.LM_WEIGHT], weights[c.BEAM_THRESHOLD], weights[c.UNKNOWN]
-    beam, most, separator = limits[c.BEAM], limits[c.TOKENS], limits[c.SEPARATOR]
+    separator = limits[c.SEPARATOR]
     nodes = len(lexicon[1])
     is_open, has_hot, has_side = nodes == 1, len(hot[1]) > 0, len(side[1]) > 1
-    capacity = max(64, 8 * count)
-    ci = np.empty((capacity, c.INTS + 5), np.int64)
-    cf = np.empty((capacity, c.FLOATS), np.float64)
-    chosen = np.zeros(len(row), np.bool_)
-    _select(row, most, weights[c.TOKEN_THRESHOLD], chosen)
+    _select(row, limits[c.TOKENS], weights[c.TOKEN_THRESHOLD], chosen)
     for i in range(count):
         _stay(ints, floats, i, row, top, separator, step, ci, cf)
-    table = _tabled(ints, count, _power(4 * capacity))
+    _tabled(table, ints, count)
     n, floor = count, -_INF
     for i in range(count):
         floor = max(floor, log_add(cf[i, c.BLANK], cf[i, c.TOKEN]) + cf[i, c.SCORE] - threshold)
@@ -242,11 +231,10 @@ def _step(row, top, step, ints, floats, count, arena, keys, values, used, static
                     whole = added + score
                     if whole >= floor:
                         floor = max(floor, whole - threshold)
-                        if n == len(ci):
-                            ci, cf = _grown(ci), _grown(cf)
-                            table = _tabled(ci, n, _power(4 * len(ci)))
                         place = _slot(table, ci, new_key)
                         if table[place] < 0:
+                            if n == len(ci):
+                                return -1, floor
                             table[place] = n
                             _begin(ci, cf, n, ints, i, new_key, where, token, word, separator)
                             ci[n, c.LM], ci[n, c.HOT], cf[n, c.SCORE] = state, hot_state, score
@@ -255,13 +243,10 @@ def _step(row, top, step, ints, floats, count, arena, keys, values, used, static
                     if nth < 0 and (separator >= 0 or is_open or token == separator):
                         break
                     nth += 1
-    recombine = limits[c.RECOMBINE] and not is_open
-    return _choose(
-        row, step, ints, floats, ci, cf, n, beam, floor, arena, keys, values, used, separator, recombine
-    )
+    return n, floor
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _nth(values, nth):
     """The nth largest of the values, which change places (Hoare's quickselect)."""
     low, high, place = 0, len(values) - 1, nth - 1
@@ -286,30 +271,28 @@ def _nth(values, nth):
     return values[place]
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@njit(**INNER)
 def _future(ci, j):
     """Key of all that what comes after candidate j depends on."""
     key = mix(mix(ci[j, c.NODE], ci[j, c.LM]), ci[j, c.HOT])
     return mix(mix(key, ci[j, c.LABEL]), ci[j, c.ENDED] != c.NONE)
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _recombine(ci, totals, n):
+@njit(**INNER)
+def _recombine(ci, totals, n, futures, table):
     """Of candidates with the same future only the best stays.
 
     What is said later adds the same to all of them. What is lost is the share that another, now weaker
     one might still have got from later alignments of its words: measured, far less than the room is worth.
     """
-    size = _power(4 * n)
-    table = np.empty(size, np.int32)
-    futures = np.empty(n, np.int64)
-    for place in range(size):
+    mask = len(table) - 1
+    for place in range(len(table)):
         table[place] = -1
     for j in range(n):
         futures[j] = _future(ci, j)
-        place = futures[j] & (size - 1)
+        place = futures[j] & mask
         while table[place] >= 0 and futures[table[place]] != futures[j]:
-            place = (place + 1) & (size - 1)
+            place = (place + 1) & mask
         other = table[place]
         if other < 0:
             table[place] = j
@@ -320,20 +303,22 @@ def _recombine(ci, totals, n):
             totals[j] = -_INF
 
 
-@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _choose(row, step, ints, floats, ci, cf, n, beam, floor, arena, keys, values, used, separator, recombine):
-    """The best candidates become the hypotheses -> their number, arena entries used."""
-    totals = np.empty(n)
+@njit(**INNER)
+def _choose(
+    row, step, ints, floats, old_ints, old_floats, n, floor, room, arena, keys, values, used, is_open, limits
+):
+    """The best candidates become the hypotheses, in place of the old ones -> their number, entries used."""
+    ci, cf, table, _, totals, ranked, futures = room
+    beam, separator = limits[c.BEAM], limits[c.SEPARATOR]
     for j in range(n):
         totals[j] = log_add(cf[j, c.BLANK], cf[j, c.TOKEN]) + cf[j, c.SCORE]
-    if recombine:
-        _recombine(ci, totals, n)
+    if limits[c.RECOMBINE] and not is_open:
+        _recombine(ci, totals, n, futures, table)
     cut = floor
     if n > beam:
-        cut = max(floor, _nth(totals.copy(), beam))
-    old_ints, old_floats = np.empty_like(ints), np.empty_like(floats)
-    _copy(ints, old_ints, beam)
-    _copy(floats, old_floats, beam)
+        for j in range(n):
+            ranked[j] = totals[j]
+        cut = max(floor, _nth(ranked[:n], beam))
     above = 0
     for j in range(n):
         above += totals[j] > cut
@@ -392,29 +377,66 @@ def _choose(row, step, ints, floats, ci, cf, n, beam, floor, arena, keys, values
     return kept, used
 
 
+@njit(**INNER)
+def _rest(blank, top, ints, floats, count):
+    """A step of the blank, `blank` its log-probability: all hypotheses stay, and end in it."""
+    for i in range(count):
+        floats[i, c.BLANK] = log_add(floats[i, c.BLANK], floats[i, c.TOKEN]) + blank
+        floats[i, c.TOKEN] = -_INF
+        if floats[i, c.BEST_N] > floats[i, c.BEST_B]:
+            floats[i, c.BEST_B] = floats[i, c.BEST_N]
+            ints[i, c.PATH_B], ints[i, c.FIRST_B] = ints[i, c.PATH_N], ints[i, c.FIRST_N]
+            ints[i, c.LAST_B], floats[i, c.PEAK_B] = ints[i, c.LAST_N], floats[i, c.PEAK_N]
+        floats[i, c.BEST_B] += blank - top
+        floats[i, c.BEST_N] = -_INF
+
+
+@njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _room(most, tokens):
+    """Scratch memory of a step with at most so many candidates."""
+    return (
+        np.empty((most, c.INTS + 5), np.int64),
+        np.empty((most, c.FLOATS)),
+        np.empty(_power(4 * most), np.int32),
+        np.empty(tokens, np.bool_),
+        np.empty(most),
+        np.empty(most),
+        np.empty(most, np.int64),
+    )
+
+
 @njit(cache=True, nogil=True)
 def advance(log_probs, prior, step, ints, floats, count, arena, keys, values, used, static, weights, limits):
-    """Steps [S, V] for all hypotheses -> (their number, arena entries used, the best of them)."""
+    """Steps [S, V] for all hypotheses -> (their number, arena entries used, the best of them).
+
+    Arrays change in place. static: lexicon, side, look_ahead, lm_ids, lm, hot.
+    """
     row = np.empty(log_probs.shape[1])
+    old_ints, old_floats = np.empty_like(ints), np.empty_like(floats)
+    most = 0
+    room = _room(0, 0)
     for s in range(len(log_probs)):
         top = -_INF
         for token in range(len(row)):
             row[token] = log_probs[s, token] - prior[token]
             top = max(top, row[token])
         if log_probs[s, 0] > weights[c.BLANK_SKIP]:
-            for i in range(count):
-                floats[i, c.BLANK] = log_add(floats[i, c.BLANK], floats[i, c.TOKEN]) + row[0]
-                floats[i, c.TOKEN] = -_INF
-                if floats[i, c.BEST_N] > floats[i, c.BEST_B]:
-                    floats[i, c.BEST_B] = floats[i, c.BEST_N]
-                    ints[i, c.PATH_B], ints[i, c.FIRST_B] = ints[i, c.PATH_N], ints[i, c.FIRST_N]
-                    ints[i, c.LAST_B], floats[i, c.PEAK_B] = ints[i, c.LAST_N], floats[i, c.PEAK_N]
-                floats[i, c.BEST_B] += row[0] - top
-                floats[i, c.BEST_N] = -_INF
-        else:
-            count, used = _step(
-                row, top, step + s, ints, floats, count, arena, keys, values, used, static, weights, limits
-            )
+            _rest(row[0], top, ints, floats, count)
+            continue
+        if most < 2 * count:
+            most = max(64, 4 * count)
+            room = _room(most, len(row))
+        n, floor = _extend(row, top, step + s, ints, floats, count, room, static, weights, limits)
+        while n < 0:
+            most *= 2
+            room = _room(most, len(row))
+            n, floor = _extend(row, top, step + s, ints, floats, count, room, static, weights, limits)
+        _copy(ints, old_ints, count)
+        _copy(floats, old_floats, count)
+        count, used = _choose(
+            row, step + s, ints, floats, old_ints, old_floats, n, floor, room, arena, keys, values, used,
+            len(static[0][1]) == 1, limits,
+        )  # fmt: skip
     best = 0
     for i in range(1, count):
         if total(floats, i) > total(floats, best):
