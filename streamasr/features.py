@@ -12,6 +12,7 @@ other last bits for one row than for many: so it does not matter how many frames
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,36 +105,46 @@ class LogMel:
 
     def advance(self, state: LogMelState, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """All frames whose last sample has now been heard."""
-        config = self.config
-        heard = np.concatenate([state.tail, samples])
-        count = (len(heard) - config.window_samples) // config.hop_samples + 1
-        if count <= 0:
-            state.tail = heard
-            return np.zeros((0, config.mel_bands), np.float32)
-        # Rows that overlap; `sliding_window_view` takes longer than all the frames of a short chunk.
-        hop = heard.itemsize * config.hop_samples
-        shape, strides = (count, config.window_samples), (hop, heard.itemsize)
-        windows: NDArray[np.float32] = np.ndarray(shape, heard.dtype, heard, 0, strides)
-        frames = np.empty((count, config.mel_bands), np.float32)
+        return self.advance_batch([state], [samples])[0]
+
+    def advance_batch(
+        self, states: Sequence[LogMelState], samples: Sequence[NDArray[np.float32]]
+    ) -> list[NDArray[np.float32]]:
+        """`advance` for several streams at once, with the same bits: all frames are rows of one array."""
+        size, hop = self.config.window_samples, self.config.hop_samples
+        parts = [part for state, new in zip(states, samples, strict=True) for part in (state.tail, new)]
+        sound = np.concatenate(parts)
+        counts, starts, begin = [], [], 0
+        for state, new in zip(states, samples, strict=True):
+            end = begin + len(state.tail) + len(new)
+            counts.append(max((end - begin - size) // hop + 1, 0))
+            starts.append(np.arange(begin, begin + counts[-1] * hop, hop))
+            state.tail = sound[begin + counts[-1] * hop : end].copy()
+            begin = end
+        frames = np.empty((sum(counts), self.config.mel_bands), np.float32)
+        # All windows there are, as a view; `sliding_window_view` takes longer than a short chunk's frames.
+        shape, strides = (max(len(sound) - size + 1, 0), size), (sound.itemsize, sound.itemsize)
+        windows: NDArray[np.float32] = np.ndarray(shape, sound.dtype, sound, 0, strides)
+        rows = np.concatenate(starts)
         # 1,000 frames at a time: an hour handed over at once must not need an hour's spectra.
-        for first in range(0, count, 1000):
-            frames[first : first + 1000] = self._frames(windows[first : first + 1000])
-        state.tail = heard[count * config.hop_samples :].copy()
-        return frames
+        for first in range(0, len(rows), 1000):
+            frames[first : first + 1000] = self._frames(windows[rows[first : first + 1000]])
+        return np.split(frames, np.cumsum(counts)[:-1])
 
     def finish(self, state: LogMelState) -> NDArray[np.float32]:
         """Nothing: whoever ends a stream pads with zero samples first (docs/design.md, Flush)."""
         state.tail = np.zeros(0, np.float32)
         return np.zeros((0, self.config.mel_bands), np.float32)
 
-    def level(self, frames: NDArray[np.float32]) -> float:
-        """frames [T, mel_bands] of this stage -> their power in dB, all bands together.
+    def levels(self, frames: NDArray[np.float32], size: int) -> list[float]:
+        """frames [S size, mel_bands] of this stage -> power in dB [S] of `size` frames each, all bands.
 
         White noise of root mean square 1 is at about 46 dB.
         """
         if self.mean is not None and self.std is not None:
             frames = frames * self.std + self.mean
-        return 10.0 * math.log10(float(np.exp(frames).sum(dtype=np.float64)) / len(frames))
+        powers = np.exp(frames).astype(np.float64).reshape(-1, size * self.config.mel_bands).sum(1)
+        return [10.0 * math.log10(power / size) for power in powers.tolist()]
 
     def _frames(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         spectrum = np.fft.rfft(windows * self._window, self.config.fft_size, axis=-1)

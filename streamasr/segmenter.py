@@ -9,7 +9,7 @@ for ever, as it may be music. Steps are integers here; seconds are made on the w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .errors import ConfigError
@@ -99,11 +99,12 @@ class Segmenter:
         return SegmenterState(0, 0, 0, -1, -1, 0, _UNKNOWN, "", 0, 0)
 
     def advance(
-        self, state: SegmenterState, speech: bool, level: float, between_words: bool
+        self, state: SegmenterState, speech: bool, level: float, between_words: Callable[[], bool]
     ) -> Reason | None:
         """One step -> why to end here, if so.
 
         Is its likeliest token speech, how loud is it in dB (`LogMel.level`), would an end now cut no word?
+        That last is asked only where it decides.
         """
         risen = state.background + _RISE * self._seconds(1)
         state.background = max(_LEAST_BACKGROUND, min(level, risen))
@@ -163,7 +164,7 @@ class Segmenter:
             reason,
         )
 
-    def _holds(self, rule: EndpointRule, state: SegmenterState, between_words: bool) -> bool:
+    def _holds(self, rule: EndpointRule, state: SegmenterState, between_words: Callable[[], bool]) -> bool:
         if rule.needs_speech and state.first_speech < 0:
             return False
         silent = state.step - (state.last_speech + 1 if state.last_speech >= 0 else state.begin)
@@ -171,9 +172,9 @@ class Segmenter:
         pause = max(silent - state.loud, silent / _MOST_SILENCE)
         if self._seconds(pause) < rule.silence_seconds or self._seconds(length) < rule.length_seconds:
             return False
-        if rule.silence_seconds or between_words:
+        if rule.silence_seconds or self._seconds(length) >= rule.length_seconds + _WORD_SECONDS:
             return True
-        return self._seconds(length) >= rule.length_seconds + _WORD_SECONDS
+        return between_words()
 
     def _words(self, state: SegmenterState, words: tuple[TimedWord, ...], samples: int) -> tuple[Word, ...]:
         """Steps -> seconds, with the offsets: in order, and none beyond the end of the sound."""

@@ -218,32 +218,45 @@ class Stream:
         events: list[Event] = []
         changed = False
         for piece in pieces:
-            changed = self._decide(self._steps(self._frames(piece)), events, changed)
+            frames = self._features.advance(self._state.features, self._hear(piece))
+            for rows, levels in self._steps(frames):
+                changed = self._decide(rows, levels, events, changed)
         return events + self._partial(changed)
 
-    def _frames(self, piece: NDArray[Any]) -> Samples:
-        """Samples [N] at the stream's own rate -> the frames [T, F] that they complete."""
+    def _hear(self, piece: NDArray[Any]) -> Samples:
+        """Samples [N] at the stream's own rate -> samples [N'] at 16 kHz."""
         state = self._state
         state.heard += len(piece)
         samples = self._resampler.advance(state.resampler, audio.as_samples(piece))
         state.samples += len(samples)
-        return self._features.advance(state.features, samples)
+        return samples
 
-    def _decide(self, steps: Iterable[tuple[Samples, float]], events: list[Event], changed: bool) -> bool:
-        """Steps, each its log_probs [V] and level in dB, into the search; finals are appended to `events`.
+    def _decide(self, rows: Samples, levels: Sequence[float], events: list[Event], changed: bool) -> bool:
+        """Steps, their log_probs [S, V] and levels in dB, into the search; finals are appended to `events`.
 
         Returns whether the best hypothesis is another than the last event told, as `changed` said so far.
+        The search hears the steps together, as far as nothing is decided between them.
         """
         state, segmenter, search = self._state, self._segmenter, self._search
-        for row, level in steps:
-            changed |= search.advance(state.search, row[None])
-            speech = row.argmax() not in self._silent_tokens
-            between_words = search.between_words(state.search)
-            reason = segmenter.advance(state.segmenter, speech, level, between_words)
+        searched = step = 0
+
+        def between_words() -> bool:
+            nonlocal searched, changed
+            if searched <= step:
+                changed |= search.advance(state.search, rows[searched : step + 1])
+                searched = step + 1
+            return search.between_words(state.search)
+
+        speech = [token not in self._silent_tokens for token in rows.argmax(1).tolist()]
+        for step in range(len(rows)):
+            reason = segmenter.advance(state.segmenter, speech[step], levels[step], between_words)
             if reason:
+                between_words()
                 events += self._end(state, reason)
                 self._restart(state)
                 changed = False
+        if searched < len(rows):
+            changed |= search.advance(state.search, rows[searched:])
         return changed
 
     def _partial(self, changed: bool) -> list[Event]:
@@ -267,16 +280,15 @@ class Stream:
             return [final]
         return [Partial(segment, "", "", (), self.time)] if shown else []
 
-    def _steps(self, frames: Samples) -> Iterator[tuple[Samples, float]]:
-        """Frames [T, F] -> log_probs [V] and level in dB of one step after the other.
+    def _steps(self, frames: Samples) -> Iterator[tuple[Samples, list[float]]]:
+        """Frames [T, F] -> log_probs [S, V] and levels in dB of steps that may be decided together.
 
         Where an endpoint changes the encoder's memory no step is computed before the one before it is
         decided; else all are at once, which is faster.
         """
         state, size = self._state, self._encoder.frames_per_step
         if self._batchable:
-            levels = self._levels(frames)
-            yield from _pairs(self._encoder.advance(state.encoder, frames), levels)
+            yield from _encode_batch([self], [frames])
             return
         begin = 0
         while begin < len(frames):
@@ -284,20 +296,13 @@ class Stream:
             piece = frames[begin:end]
             if self._recent_frames:
                 state.recent = np.concatenate([state.recent, piece])[-self._recent_frames :]
-            levels = self._levels(piece)
-            yield from _pairs(self._encoder.advance(state.encoder, piece), levels)
+            yield from _encode_batch([self], [piece])
             begin = end
 
     @property
     def _batchable(self) -> bool:
         """Whether the encoder may hear a whole chunk before the search decides about any of it."""
         return self._settings.at_endpoint == "carry"
-
-    def _levels(self, frames: Samples) -> list[float]:
-        """Level in dB of each step that these frames complete, those that wait in the encoder included."""
-        size = self._encoder.frames_per_step
-        heard = np.concatenate([self._state.encoder.waiting, frames])
-        return [self._features.level(heard[i : i + size]) for i in range(0, len(heard) - size + 1, size)]
 
     def _restart(self, state: _State) -> None:
         """The encoder's memory after an endpoint. The context of the convolutions goes on in any case."""
@@ -345,17 +350,30 @@ def accept_batch(streams: Sequence[Stream], chunks: Sequence[ArrayLike]) -> list
     for numbers in together.values():
         for round_ in range(max(len(pieces[n]) for n in numbers)):
             heard = [n for n in numbers if round_ < len(pieces[n])]
-            frames = [streams[n]._frames(pieces[n][round_]) for n in heard]
-            levels = [streams[n]._levels(f) for n, f in zip(heard, frames, strict=True)]
-            encoder, states_ = streams[heard[0]]._encoder, [streams[n]._state.encoder for n in heard]
-            rows = encoder.advance_batch(states_, frames)
-            for n, own_rows, own_levels in zip(heard, rows, levels, strict=True):
-                changed[n] = streams[n]._decide(_pairs(own_rows, own_levels), events[n], changed[n])
+            every = [streams[n] for n in heard]
+            samples = [stream._hear(pieces[n][round_]) for n, stream in zip(heard, every, strict=True)]
+            frames = every[0]._features.advance_batch([s._state.features for s in every], samples)
+            for n, (rows, levels) in zip(heard, _encode_batch(every, frames), strict=True):
+                changed[n] = streams[n]._decide(rows, levels, events[n], changed[n])
         for n in numbers:
             events[n] += streams[n]._partial(changed[n])
     return events
 
 
-def _pairs(rows: Samples, levels: list[float]) -> Iterator[tuple[Samples, float]]:
-    # With look-ahead the level is that of the newest step: a little early, as the tokens are late.
-    return zip(rows, levels[len(levels) - len(rows) :], strict=True)
+def _encode_batch(streams: Sequence[Stream], frames: Sequence[Samples]) -> list[tuple[Samples, list[float]]]:
+    """Frames [T, F] of streams with the same encoder -> log_probs [S, V] and levels in dB [S] of each."""
+    encoder, states_ = streams[0]._encoder, [stream._state.encoder for stream in streams]
+    size = encoder.frames_per_step
+    parts: list[Samples] = []  # the frames of whole steps, those that wait in the encoder first
+    counts = []
+    for state, new in zip(states_, frames, strict=True):
+        counts.append((len(state.waiting) + len(new)) // size)
+        if counts[-1]:
+            parts += (state.waiting, new[: counts[-1] * size - len(state.waiting)])
+    levels = streams[0]._features.levels(np.concatenate(parts), size) if parts else []
+    found, end = [], 0
+    for rows, count in zip(encoder.advance_batch(states_, frames), counts, strict=True):
+        end += count
+        # With look-ahead the level is that of the newest step: a little early, as the tokens are late.
+        found.append((rows, levels[end - len(rows) : end]))
+    return found

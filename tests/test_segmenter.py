@@ -27,7 +27,8 @@ def ends(
     found = []
     for step, letter in enumerate(speech):
         within = step < len(between) and between[step] == "w"
-        reason = stage.advance(state, letter == "x", -20.0 if letter == "." else 20.0, not within)
+        level = -20.0 if letter == "." else 20.0
+        reason = stage.advance(state, letter == "x", level, lambda within=within: not within)
         if reason:
             stage.final(state, Hypothesis((SO,), 1), 10**9, reason)
             found.append((step, reason))
@@ -60,14 +61,14 @@ def test_the_background_follows() -> None:
     """A new noise is loud until it has lasted: 20 dB a second, what is above it by 10 dB is loud."""
     stage, state = segmenter(EndpointRule(silence_seconds=9.0)), segmenter().start()
     for level in (-100.0, -30.0, 25.0):
-        stage.advance(state, False, level, True)
+        stage.advance(state, False, level, lambda: True)
     assert state.background == -13.0 and state.loud == 1  # never below a quiet room; 2 dB up in a step
     for _ in range(30):
-        stage.advance(state, False, 25.0, True)
+        stage.advance(state, False, 25.0, lambda: True)
     assert state.background == 25.0 and state.loud == 14
-    stage.advance(state, False, 3.0, True)
+    stage.advance(state, False, 3.0, lambda: True)
     assert state.background == 3.0
-    stage.advance(state, True, 3.0, True)
+    stage.advance(state, True, 3.0, lambda: True)
     assert state.loud == 0
 
 
