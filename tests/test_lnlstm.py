@@ -329,3 +329,20 @@ def test_products_without_the_private_packing(norm: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(lnlstm, "_packs", lambda: False)
     plain = run(layer, False, 6, 4, torch.float32, None)
     assert_close(plain, packed, 1e-2)  # both round to bfloat16, after sums in another order
+
+
+def test_weight_dropout_is_of_the_recurrent_matrix_in_training() -> None:
+    layer = layer_of("lstm", "joint", 3, 8)
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    plain, _ = layer(x)
+    layer.weight_dropout = 0.5
+    assert torch.equal(layer.eval()(x)[0], plain)
+    torch.manual_seed(1)
+    dropped, _ = layer.train()(x)
+    dropped.sum().backward()
+    assert layer.weight_h.grad is not None
+    gone = layer.weight_h.grad == 0
+    assert 0.3 < gone.double().mean() < 0.7
+    with torch.no_grad():
+        layer.weight_h.mul_((~gone) / 0.5)
+    torch.testing.assert_close(layer.eval()(x)[0], dropped)

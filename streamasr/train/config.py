@@ -48,6 +48,7 @@ class ModelConfig:
     flush_steps: int = 8  # steps of digital silence after every utterance (docs/design.md, Flush)
     bidirectional: bool = False  # for teachers; cannot be exported for streaming
     dropout: float = 0.1  # on the output of every recurrent layer
+    weight_dropout: float = 0.0  # on the recurrent matrices
     phone_layer: int = 0  # phone CTC on the output of this layer, counted from 1; 0: none
 
 
@@ -217,9 +218,8 @@ _POSITIVE = (
     "train.epochs", "train.save_minutes",
 )  # fmt: skip
 _SHARES = (
-    "model.dropout", "augment.tempo", "augment.warp", "augment.noise_probability", "train.carry_probability",
-    "train.average_decay", "augment.room_probability",
-    "augment.line_probability",
+    "model.dropout", "model.weight_dropout", "augment.tempo", "augment.warp", "augment.noise_probability",
+    "augment.room_probability", "augment.line_probability", "train.carry_probability", "train.average_decay",
 )  # fmt: skip
 
 

@@ -240,6 +240,7 @@ class RecurrentLayer(nn.Module):
             raise ConfigError(f"norm must be one of {', '.join(MODES)}, not {norm!r}")
         self.input_size, self.hidden_size, self.cell, self.norm = input_size, hidden_size, cell, norm
         self.compute_dtype: torch.dtype | None = None  # None: the input's own
+        self.weight_dropout = 0.0  # of W_h in training: DropConnect (arXiv:1708.02182, section 3)
         gates = GATES[cell] * hidden_size
         self.weight_x = nn.Parameter(torch.empty(gates, input_size))
         self.weight_h = nn.Parameter(torch.empty(gates, hidden_size))
@@ -272,10 +273,11 @@ class RecurrentLayer(nn.Module):
             wide = torch.promote_types(dtype, torch.float32)
             A = nn.functional.layer_norm(A.to(wide), A.shape[-1:], eps=kernels.EPS) * self.gain_x.to(wide)
             A = A.to(dtype)
-        return (self._kernel if x.device.type == "cpu" else self._loop)(A, state, lengths)
+        weight_h = nn.functional.dropout(self.weight_h, self.weight_dropout, self.training)
+        return (self._kernel if x.device.type == "cpu" else self._loop)(A, weight_h, state, lengths)
 
     def _kernel(
-        self, A: Tensor, state: tuple[Tensor, Tensor], lengths: Tensor | None
+        self, A: Tensor, weight_h: Tensor, state: tuple[Tensor, Tensor], lengths: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         steps, batch, _ = A.shape
         # Within the steps there are: the last that counts is where the gradient of h_n comes in.
@@ -286,15 +288,15 @@ class RecurrentLayer(nn.Module):
         cell_gain, cell_bias = (self.cell_gain, self.cell_bias) if cell_norm else (empty, empty)
         weights = (gain, self.bias, cell_gain, cell_bias)
         y, h, c = Recurrence.apply(  # type: ignore[no-untyped-call]
-            A, self.weight_h, *state, *weights, lengths, self.cell, MODES[self.norm]
+            A, weight_h, *state, *weights, lengths, self.cell, MODES[self.norm]
         )
         return y, (h, c if self.cell == "lstm" else state[1])
 
     def _loop(
-        self, A: Tensor, state: tuple[Tensor, Tensor], lengths: Tensor | None
+        self, A: Tensor, weight_h: Tensor, state: tuple[Tensor, Tensor], lengths: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         wide = torch.promote_types(A.dtype, torch.float32)
-        p = {name: value.to(wide) for name, value in self.named_parameters()}
+        p = {name: value.to(wide) for name, value in (*self.named_parameters(), ("weight_h", weight_h))}
         h, c = (s.to(wide) for s in state)
         outputs = []
         for t in range(A.shape[0]):

@@ -76,7 +76,7 @@ class AcousticModel(nn.Module):
         for _ in range(config.layers):
             for _ in range(directions):
                 layer = RecurrentLayer(width, hidden, config.cell, config.norm)
-                layer.compute_dtype = self.dtype
+                layer.compute_dtype, layer.weight_dropout = self.dtype, config.weight_dropout
                 layers.append(layer)
             width = hidden * directions
         self.layers = nn.ModuleList(layers)

@@ -1,0 +1,110 @@
+"""What each part of the training recipe gives: configs/levers.toml, one thing changed at a time.
+
+    python benchmarks/levers.py --start runs/trainclean5/last.pt [--passes 2] [--only TEXT] [--out FILE]
+
+Every lever is a run of configs/trainclean5.toml: "going on" from the checkpoint `--start`, or a small network
+"from scratch" (three layers of 256, CTC, six passes). Measured on librispeech-dev with the averaged weights:
+greedy phone and character error rates, and, where a run went on from `--start`, WER as a stream with the
+English model's lexicon and language model. A row that is in `--out` already is not run again; one that was
+broken off goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from streamasr.train import config
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "configs" / "trainclean5.toml"
+DEV = ROOT.parent / "shared" / "data" / "librispeech-dev.jsonl"
+SMALL = [
+    "model.hidden=256", "model.layers=3", "model.phone_layer=3", "model.channels=16", "model.dropout=0.1",
+    "train.denominator=0", "train.epochs=6", "optimiser.learning_rate=2e-3",
+]  # fmt: skip
+
+
+def streamasr(*arguments: str) -> None:
+    """Run the command. Raises CalledProcessError with what it said."""
+    command = [sys.executable, "-m", "streamasr", *arguments]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+
+
+def measure(group: str, name: str, settings: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Train, export, evaluate one lever -> its row."""
+    run = "lever-" + "".join(c if c.isalnum() else "-" for c in f"{group}-{name}".lower())
+    going_on = group == "going on"
+    common = [f"train.epochs={options.passes}", "train.ctc_epochs=0"] if going_on else SMALL
+    overrides = [x for setting in (*common, *settings) for x in ("--set", setting)]
+    source = ["--from", str(options.start)] if going_on else []
+    folder = ROOT / "runs" / run
+    began = time.monotonic()
+    resume = ["--resume"] if (folder / "last.pt").exists() else source
+    streamasr("train", str(RECIPE), "--set", f"name={run}", *overrides, *resume)
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    (dev,) = [entry for entry in log if "dev" in entry][-1]["dev"].values()
+    minutes = round((time.monotonic() - began) / 60, 1)
+    return {"group": group, "name": name, "set": settings, "minutes": minutes, **dev} | (
+        {"stream": wer(folder)} if going_on else {}
+    )
+
+
+def wer(folder: Path) -> float:
+    """Of a run's last weights as int8, on librispeech-dev."""
+    streamasr("export", str(folder / "last.pt"), str(folder / "int8"), "--numbers", "int8", "--like", "en")
+    results = folder / "results.json"
+    streamasr("evaluate", str(DEV), "--model", str(folder / "int8"), "--jobs", "1", "--json", str(results))
+    (corpus,) = json.loads(results.read_text())["corpora"].values()
+    return float(corpus["wer"])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for group in dict.fromkeys(row["group"] for row in rows):
+        lines += [f"| {group} | PER | CER | WER | minutes |", "| --- | --- | --- | --- | --- |"]
+        for row in (row for row in rows if row["group"] == group):
+            rates = [f"{100 * row[key]:.1f}" if key in row else "-" for key in ("per", "cer", "stream")]
+            lines.append(f"| {row['name']} | {' | '.join(rates)} | {row['minutes']} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--start", type=Path, metavar="FILE", help="checkpoint of configs/trainclean5.toml to go on from"
+    )
+    parser.add_argument("--passes", type=int, default=2, help="of those that go on (default: 2)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="levers whose group or name has it")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "runs" / "levers.jsonl", help="default: runs/levers.jsonl"
+    )
+    options = parser.parse_args()
+    rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    tried = config.read_toml(ROOT / "configs" / "levers.toml")
+    for group in ("going on", "from scratch"):
+        for name, settings in tried[group].items():
+            done = any((row["group"], row["name"], row["set"]) == (group, name, settings) for row in rows)
+            if done or options.only not in f"{group}: {name}" or (group == "going on" and not options.start):
+                continue
+            try:
+                rows.append(measure(group, name, settings, options))
+            except subprocess.CalledProcessError as error:
+                print(f"{group}: {name}: {error.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+                continue
+            with options.out.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
