@@ -120,6 +120,10 @@ class Segmenter:
                 return "endpoint:silence" if rule.silence_seconds else "endpoint:length"
         return None
 
+    def is_news(self, state: SegmenterState, texts: Sequence[str], stable: int) -> bool:
+        """Whether these words, the first of them stable, are not what the reader has seen."""
+        return (" ".join(texts), len(" ".join(texts[:stable]))) != (state.text, state.stable)
+
     def partial(
         self, state: SegmenterState, hypothesis: Hypothesis, samples: int, time: float
     ) -> Partial | None:

@@ -264,6 +264,8 @@ class Stream:
         if not changed:
             return []
         state = self._state
+        if not self._segmenter.is_news(state.segmenter, *self._search.said(state.search)):
+            return []  # mostly
         shown = self._search.shown(state.search)
         partial = self._segmenter.partial(state.segmenter, shown, state.samples, self.time)
         return [partial] if partial else []

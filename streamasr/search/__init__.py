@@ -4,6 +4,7 @@
     advance(state, log_probs [S, V]) -> bool     has the best hypothesis changed?
     best(state) -> Hypothesis                    of everything since the last commit
     shown(state) -> Hypothesis                   of it, what is likely to stay
+    said(state) -> texts, stable                 the words of that and how many are stable, at less cost
     commit(state, sentence_ends) -> Hypothesis   the same, made final: its history is dropped
     between_words(state) -> bool                 would a commit now cut no word in two?
 
@@ -40,6 +41,10 @@ class Hypothesis:
     words: tuple[TimedWord, ...]
     stable: int
 
+    @property
+    def texts(self) -> list[str]:
+        return [word.text for word in self.words]
+
 
 class Search(Protocol[S]):
     @property
@@ -52,6 +57,8 @@ class Search(Protocol[S]):
     def best(self, state: S) -> Hypothesis: ...
 
     def shown(self, state: S) -> Hypothesis: ...
+
+    def said(self, state: S) -> tuple[list[str], int]: ...
 
     def commit(self, state: S, sentence_ends: bool = True) -> Hypothesis: ...
 

@@ -191,22 +191,28 @@ class BeamSearch:
 
         A word counts when it has ended, or nothing has come after it for `_PATIENCE` steps.
         """
-        scores = totals(state)
-        weights = np.exp(scores - scores.max())
-        most = _MAJORITY * float(weights.sum())
-        reached = self._agreement(state)
-        order = np.argsort(-reached, kind="stable")
-        sure = int(reached[order[np.searchsorted(np.cumsum(weights[order]), most, side="right")]])
-        if state.step - 1 - self._last(state) < _PATIENCE:
+        sure, stable = self._majority(state)
+        if self._is_fresh(state):
             # Nearly always; what the word in progress may become need not be known.
             told = self._teller.words(state, state.leader, c.NONE, max(sure - len(state.texts), 0))
         else:
             _, words, _ = self._complete(state)
             told = self._teller.words(state, state.leader, int(words[state.leader]))
             said = self._kernels.words_keys(state.ints, state.count, words, self.vocabulary.space)
-            if told and weights[said == said[state.leader]].sum() > most:
+            scores = totals(state)
+            weights = np.exp(scores - scores.max())
+            if told and weights[said == said[state.leader]].sum() > _MAJORITY * weights.sum():
                 sure = len(state.texts) + len(told)
-        return Hypothesis((*stable_words(state), *told)[:sure], int(reached.min()))
+        return Hypothesis((*stable_words(state), *told)[:sure], stable)
+
+    def said(self, state: BeamState) -> tuple[list[str], int]:
+        """Texts of `shown`, and how many of them are stable: times and confidences are what takes time."""
+        if self.lexicon is None or not self._is_fresh(state):
+            shown = self.shown(state)
+            return shown.texts, shown.stable
+        sure, stable = self._majority(state)
+        told = self._teller.names(state, state.leader)
+        return [*state.texts, *told][:sure], stable
 
     def nbest(self, state: BeamState, count: int) -> list[tuple[float, Hypothesis]]:
         """The `count` best different texts of a sentence that ends here, best first, each with its score
@@ -357,6 +363,18 @@ class BeamSearch:
             len(state.texts), SETTLE_STEPS * self.config.beam,
         )  # fmt: skip
         return state.used
+
+    def _is_fresh(self, state: BeamState) -> bool:
+        """Whether the last token of the best hypothesis may not have been its word's last."""
+        return state.step - 1 - self._last(state) < _PATIENCE
+
+    def _majority(self, state: BeamState) -> tuple[int, int]:
+        """How many words of the best hypothesis most of the probability has said too, and how many all have."""
+        most, least = self._kernels.majority(
+            state.ints, state.floats, state.count, state.arena, state.keys, len(state.texts), state.leader,
+            _MAJORITY,
+        )  # fmt: skip
+        return most, least
 
     def _agreement(self, state: BeamState) -> NDArray[np.int64]:
         """How many words of the best hypothesis, stable ones included, each has said too."""

@@ -69,6 +69,10 @@ class GreedySearch:
         """All of it: a letter that is told stays."""
         return self.best(state)
 
+    def said(self, state: GreedyState) -> tuple[list[str], int]:
+        shown = self.shown(state)
+        return shown.texts, shown.stable
+
     def commit(self, state: GreedyState, sentence_ends: bool = True) -> Hypothesis:
         """The best hypothesis, its word in progress closed; the state starts anew after it.
 

@@ -282,6 +282,39 @@ def agreement(ints, floats, count, arena, keys, base, row):
 
 
 @njit(cache=True, nogil=True)
+def majority(ints, floats, count, arena, keys, base, row, share):
+    """How many words of hypothesis `row` those have said too that have more than `share` of the
+    probability in the beam, and how many all have; from `base` words on."""
+    ordinals = agreement(ints, floats, count, arena, keys, base, row)
+    top = total(floats, row)
+    for i in range(count):
+        top = max(top, total(floats, i))
+    weights, whole, least = np.zeros(max(ints[row, c.ORDINAL] - base, 0) + 1), 0.0, ordinals[0]
+    for i in range(count):
+        weight = math.exp(total(floats, i) - top)
+        weights[ordinals[i] - base] += weight
+        whole += weight
+        least = min(least, ordinals[i])
+    most, reached = len(weights) - 1, weights[-1]
+    while most > 0 and reached <= share * whole:
+        most -= 1
+        reached += weights[most]
+    return base + most, least
+
+
+@njit(cache=True, nogil=True)
+def words_said(ints, floats, row, arena):
+    """Numbers of the words that hypothesis `row` has said, but for one that its last token may end."""
+    path = entries_to(arena, _path(ints, floats, row))
+    count = 0
+    for entry in path:
+        if arena[entry, c.ENTRY_WORD] != c.NONE:
+            path[count] = arena[entry, c.ENTRY_WORD]
+            count += 1
+    return path[:count].copy()
+
+
+@njit(cache=True, nogil=True)
 def words_keys(ints, count, words, separator):
     """Keys [count] of the words of each hypothesis, the one that would end here, if any, the last."""
     found = ints[:count, c.WORDS_KEY].copy()

@@ -99,6 +99,10 @@ class PhraseSearch(BeamSearch):
     def shown(self, state: BeamState) -> Hypothesis:
         return self.best(state)
 
+    def said(self, state: BeamState) -> tuple[list[str], int]:
+        shown = self.shown(state)
+        return shown.texts, shown.stable
+
     def nbest(self, state: BeamState, count: int) -> list[tuple[float, Hypothesis]]:
         """As the beam's, and none of them, ()."""
         found = super().nbest(state, count) if np.isfinite(self._scores(state)[0]).any() else []

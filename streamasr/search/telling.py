@@ -49,6 +49,11 @@ class Teller:
         """Volatile words of a hypothesis, or the first `most`; `word`: what its last tokens are."""
         return [timed for timed, *_ in self.told(state, row, word, most)]
 
+    def names(self, state: BeamState, row: int) -> list[str]:
+        """Volatile words of a hypothesis that another token has followed; with a lexicon."""
+        numbers = self.kernels.words_said(state.ints, state.floats, row, state.arena)
+        return [self._name(state, word) for word in numbers.tolist()]
+
     def told(
         self, state: BeamState, row: int, word: int, most: int = -1
     ) -> list[tuple[TimedWord, int, float]]:
