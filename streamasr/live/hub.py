@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import json
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +60,7 @@ class Holder:
     def __init__(self) -> None:
         self.failure: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self.heard_at = asyncio.get_running_loop().time()
+        self.sending_since = math.inf
 
     def fail(self, refusal: Refusal) -> None:
         if not self.failure.done():
@@ -281,6 +283,10 @@ class Hub:
                     continue
                 if now - live.started > limits.session_seconds and live.session.ended is None:
                     self.end(live, "limit")
+                if now - live.holder.sending_since > limits.send_seconds:
+                    live.holder.fail(
+                        Refusal("slow_reader", "events were not read; resume, and read faster", resumable=True)
+                    )
                 if now - live.holder.heard_at > limits.idle_seconds and not self.is_full(live):
                     live.holder.fail(
                         Refusal(

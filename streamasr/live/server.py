@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -265,12 +266,11 @@ class _Connection:
             await live.changed.wait()
 
     async def _text(self, text: str) -> None:
-        try:
-            await asyncio.wait_for(self._websocket.send_text(text), self._hub.limits.send_seconds)
-        except asyncio.TimeoutError:
-            raise Refusal(
-                "slow_reader", "events were not read; resume, and read faster", resumable=True
-            ) from None
+        """The hub sees to it that this does not last; a timer for each would cost more than sending."""
+        now = asyncio.get_running_loop().time()
+        self._holder.sending_since = min(self._holder.sending_since, now)  # pongs and events may wait at once
+        await self._websocket.send_text(text)
+        self._holder.sending_since = math.inf
 
     async def _refuse(self, refusal: Refusal) -> None:
         await self._websocket.send_text(render(refusal.to_dict()))
