@@ -285,7 +285,7 @@ class Hub:
                     self.end(live, "limit")
                 if now - live.holder.sending_since > limits.send_seconds:
                     live.holder.fail(
-                        Refusal("slow_reader", "events were not read; resume, and read faster", resumable=True)
+                        Refusal("slow_reader", "events were not read; resume, read faster", resumable=True)
                     )
                 if now - live.holder.heard_at > limits.idle_seconds and not self.is_full(live):
                     live.holder.fail(

@@ -369,7 +369,7 @@ class BeamSearch:
         return state.step - 1 - self._last(state) < _PATIENCE
 
     def _majority(self, state: BeamState) -> tuple[int, int]:
-        """How many words of the best hypothesis most of the probability has said too, and how many all have."""
+        """How many words of the best hypothesis the majority has said too, and how many all have."""
         most, least = self._kernels.majority(
             state.ints, state.floats, state.count, state.arena, state.keys, len(state.texts), state.leader,
             _MAJORITY,
