@@ -28,14 +28,15 @@ from pathlib import Path
 
 import numpy as np
 from live_cycles import cycles, numbers, processor_seconds, serving
+from live_socket import converse
 from numpy.typing import NDArray
 
 import streamasr
 from streamasr import audio
 from streamasr.data import manifest
-from streamasr.errors import ServerError, StreamASRError
+from streamasr.errors import StreamASRError
 from streamasr.events import Event, Final, Partial, Word
-from streamasr.live.client import Client
+from streamasr.live import protocol
 from streamasr.resample import Resampler
 
 SAMPLES = Path(__file__).parents[1] / "demo" / "samples"
@@ -74,36 +75,27 @@ def recordings(options: argparse.Namespace) -> list[Recording]:
     return [Recording(*audio.read(u.audio), u.text) for u in listed[: options.limit]]
 
 
-async def play(url: str, recording: Recording, seconds: float | None = None) -> Heard:
+async def play(where: str, recording: Recording, seconds: float | None = None) -> Heard:
     """Plays a recording, again and again for `seconds` if given, through one session."""
-    heard = Heard(recording)
-    size = round(CHUNK_SECONDS * recording.rate)
+    size, rate = round(CHUNK_SECONDS * recording.rate), recording.rate
     samples = recording.samples
     if seconds is not None:
-        samples = np.resize(samples, int(seconds * recording.rate))
-        heard.recording = Recording(samples, recording.rate)
+        samples = np.resize(samples, int(seconds * rate))
+    heard = Heard(Recording(samples, rate, recording.text))
+    content = samples.astype("<f4").tobytes()
+    messages = [content[first : first + 4 * size] for first in range(0, len(content), 4 * size)]
     try:
-        async with Client(url, sample_rate=recording.rate) as client:
-
-            async def speak() -> None:
-                begin = time.perf_counter()
-                for number, first in enumerate(range(0, len(samples), size)):
-                    # A microphone has a chunk when its last sample has been said.
-                    chunk = samples[first : first + size]
-                    due = begin + number * CHUNK_SECONDS + len(chunk) / recording.rate
-                    await asyncio.sleep(due - time.perf_counter())
-                    heard.sent.append(time.perf_counter())
-                    await client.send(chunk)
-                heard.ended = time.perf_counter()
-                await client.end()
-
-            speaking = asyncio.create_task(speak())
-            async for event in client:
-                heard.events.append((time.perf_counter(), event))
-            heard.done = time.perf_counter()
-            await speaking
-    except ServerError as error:
+        talk = await converse(where, protocol.hello(rate, "f32le"), messages, CHUNK_SECONDS)
+    except OSError as error:
         heard.error = str(error)
+        return heard
+    heard.sent, heard.ended = talk.sent, talk.ended
+    for when, message in talk.came:
+        if message["type"] in ("partial", "final"):
+            heard.events.append((when, protocol.to_event(message)))
+    heard.done, last = talk.came[-1]
+    if last["type"] == "error":
+        heard.done, heard.error = 0.0, f"{last['message']} ({last['code']})"
     return heard
 
 
@@ -147,14 +139,13 @@ async def load(options: argparse.Namespace) -> int:
     recognizer = streamasr.load(options.model)
     sounds = recordings(options)
     with serving(options, options.streams) as (where, process):
-        url = f"ws:{where}"
 
         async def later(number: int, delay: float) -> Heard:
             await asyncio.sleep(delay)
             recording = sounds[number % len(sounds)]
             start = number * recording.rate % len(recording.samples)  # not all at the same words
             shifted = Recording(np.roll(recording.samples, -start), recording.rate)
-            return await play(url, shifted, options.seconds)
+            return await play(where, shifted, options.seconds)
 
         # The first wave comes within two seconds; the second, of as many again, in the middle.
         clients, loaded = time.process_time(), processor_seconds(process)
@@ -244,7 +235,7 @@ async def latency(options: argparse.Namespace) -> int:
 
         async def one(recording: Recording) -> Heard:
             async with room:
-                return await play(f"ws:{where}", recording)
+                return await play(where, recording)
 
         done = await asyncio.gather(*map(one, sounds))
     whole: list[float] = []

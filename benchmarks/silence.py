@@ -1,9 +1,10 @@
 """Words heard where none are said: silence, made noises, and recordings of noise and music.
 
-    python benchmarks/silence.py [MANIFEST...] [--model NAME|PATH] [--minutes 10]
+    python benchmarks/silence.py [MANIFEST...] [--model NAME|PATH | --server ws://ADDRESS] [--minutes 10]
 
 Each made sound lasts `--minutes`; the recordings of each manifest are strung together, as often as it takes.
-Rows: words a minute, and the first of them. Live stream in chunks of 100 ms, default search and endpoints.
+Rows: words a minute, and the first of them. Live stream in chunks of 100 ms, or through the socket of a
+server, which decodes as fast as it can; default search and endpoints.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 import streamasr
 from streamasr import audio
 from streamasr.data import manifest
+from streamasr.live import client
 from streamasr.resample import Resampler
 
 RATE = 16_000
@@ -57,22 +59,30 @@ def recorded(path: Path, seconds: float) -> Sound:
     return np.tile(sound, -(-round(RATE * seconds) // len(sound)))
 
 
+def finals_of(recognizer: streamasr.Recognizer, sound: Sound) -> list[streamasr.Final]:
+    stream = recognizer.stream()
+    events = [e for i in range(0, len(sound), 1600) for e in stream.accept(sound[i : i + 1600])]
+    return [e for e in [*events, *stream.finish()] if isinstance(e, streamasr.Final)]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("manifests", nargs="*", type=Path, metavar="MANIFEST")
     parser.add_argument("--model", default="en")
+    parser.add_argument("--server", metavar="ws://ADDRESS", help="of `streamasr serve`, instead of a model")
     parser.add_argument("--minutes", type=float, default=10.0)
     options = parser.parse_args()
-    recognizer = streamasr.load(options.model)
+    recognizer = None if options.server else streamasr.load(options.model)
     print("| sound | minutes | words a minute | first words |\n| --- | --- | --- | --- |")
     sounds = [*made(60 * options.minutes)]
     sounds += [(path.stem, recorded(path, 60 * options.minutes)) for path in options.manifests]
     for name, sound in sounds:
-        stream = recognizer.stream()
-        events = [e for i in range(0, len(sound), 1600) for e in stream.accept(sound[i : i + 1600])]
-        finals = [e for e in [*events, *stream.finish()] if isinstance(e, streamasr.Final)]
+        if recognizer is None:
+            finals = list(client.transcribe(options.server, [(sound, RATE)], name=name).segments)
+        else:
+            finals = finals_of(recognizer, sound)
         words = " ".join(final.text for final in finals).split()
         minutes = len(sound) / RATE / 60
         print(f"| {name} | {minutes:.1f} | {len(words) / minutes:.2f} | {' '.join(words[:6])} |", flush=True)
