@@ -57,8 +57,9 @@ class Logistic:
     language: float = 0.0
 
     def of(self, evidence: Evidence) -> float:
-        weights = (self.sound, self.tokens, self.loss, self.language)
-        x = self.bias + sum(w * f for w, f in zip(weights, evidence.features(), strict=True))
+        sound, tokens, loss, language = evidence.features()
+        x = self.sound * sound + self.tokens * tokens + self.loss * loss + self.language * language
+        x += self.bias
         return 1.0 / (1.0 + math.exp(-x)) if x > -700.0 else 0.0
 
 

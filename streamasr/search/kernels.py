@@ -2,7 +2,8 @@
 
 stepping.py takes the hypotheses from one step to the next. Arrays of words, nodes, contexts and phrases
 are those of lexicon.py, lm.py and hotwords.py, whose constructors have checked every index: nothing is
-checked here. columns.py names the columns of the rest.
+checked here. columns.py names the columns of the rest. What takes a few microseconds keeps Python's lock, as
+getting it back would take longer.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-untyped-calls=False, disallow-untyped-decorators=False
@@ -20,7 +21,7 @@ _INF = np.inf
 
 # For functions that make no array: without this numba counts references to those they are given, one by one.
 # That was a third of the search's time, more where threads fight for the counts of what all streams share.
-BARE = {"cache": True, "nogil": True, "_nrt": False}
+BARE = {"cache": True, "_nrt": False}
 INNER = {**BARE, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # and called by others here only
 
 
@@ -197,7 +198,7 @@ def complete(ints, floats, count, static, weights, separator, tokens, end):
     return scores, words, states
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def entries_to(arena, path):
     """Entries of the arena that lead to `path`, that one included, the first of them first."""
     count, entry = 0, path
@@ -302,7 +303,7 @@ def majority(ints, floats, count, arena, keys, base, row, share):
     return base + most, least
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def words_said(ints, floats, row, arena):
     """Numbers of the words that hypothesis `row` has said, but for one that its last token may end."""
     path = entries_to(arena, _path(ints, floats, row))
@@ -314,7 +315,7 @@ def words_said(ints, floats, row, arena):
     return path[:count].copy()
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True)
 def words_keys(ints, count, words, separator):
     """Keys [count] of the words of each hypothesis, the one that would end here, if any, the last."""
     found = ints[:count, c.WORDS_KEY].copy()
