@@ -83,6 +83,18 @@ def test_credit_is_bounded(tiny: streamasr.Recognizer, clock: list[float]) -> No
     assert live == [True] * paid + [False] * (20 - paid)
 
 
+def test_what_a_file_earns_from_round_to_round_is_not_taken_in_tiny_pieces(
+    tiny: streamasr.Recognizer, clock: list[float]
+) -> None:
+    worker = Worker(tiny, lambda told: None)
+    (file,) = opened(worker, tiny, 1)
+    for _ in range(60):
+        worker.feed(file, SECOND)
+    for _ in range(100):
+        assert seconds(worker)[file][0] == ROUND_SECONDS
+        clock[0] += 0.01
+
+
 def test_a_line_that_is_dropped_is_not_decoded(tiny: streamasr.Recognizer, clock: list[float]) -> None:
     worker = Worker(tiny, lambda told: None)
     one, two = opened(worker, tiny, 2)
