@@ -30,11 +30,11 @@ def opened(worker: Worker, asr: streamasr.Recognizer, count: int) -> list[Line]:
 
 def seconds(worker: Worker) -> dict[Line, tuple[float, bool]]:
     """What the next round takes of each line, in seconds, and whether as a live one."""
-    return {p.line: (len(p.samples) / 16_000, p.arrived is not None) for p in worker._take()}
+    return {p.line: (len(p.samples) / 16_000, p.arrived is not None) for p in worker._take(worker._lanes[0])}
 
 
 def test_what_comes_in_real_time_is_taken_at_once(tiny: streamasr.Recognizer, clock: list[float]) -> None:
-    worker = Worker(tiny, lambda told: None)
+    worker = Worker(tiny, lambda told: None, threads=1)
     lines = opened(worker, tiny, 3)
     for _ in range(100):
         for line in lines:
@@ -45,7 +45,7 @@ def test_what_comes_in_real_time_is_taken_at_once(tiny: streamasr.Recognizer, cl
 
 
 def test_whoever_sends_faster_has_what_is_left(tiny: streamasr.Recognizer, clock: list[float]) -> None:
-    worker = Worker(tiny, lambda told: None)
+    worker = Worker(tiny, lambda told: None, threads=1)
     file, live = opened(worker, tiny, 2)
     for _ in range(20):
         worker.feed(file, SECOND)
@@ -58,7 +58,7 @@ def test_whoever_sends_faster_has_what_is_left(tiny: streamasr.Recognizer, clock
 
 
 def test_many_files_share_one_block_in_turn(tiny: streamasr.Recognizer, clock: list[float]) -> None:
-    worker = Worker(tiny, lambda told: None)
+    worker = Worker(tiny, lambda told: None, threads=1)
     files = opened(worker, tiny, 2 * AHEAD_LINES)
     for line in files:
         for _ in range(10):
@@ -73,7 +73,7 @@ def test_many_files_share_one_block_in_turn(tiny: streamasr.Recognizer, clock: l
 
 def test_credit_is_bounded(tiny: streamasr.Recognizer, clock: list[float]) -> None:
     """An hour of silence on the line does not buy an hour of others' time."""
-    worker = Worker(tiny, lambda told: None)
+    worker = Worker(tiny, lambda told: None, threads=1)
     (line,) = opened(worker, tiny, 1)
     clock[0] += 3600.0
     for _ in range(10):
@@ -86,7 +86,7 @@ def test_credit_is_bounded(tiny: streamasr.Recognizer, clock: list[float]) -> No
 def test_what_a_file_earns_from_round_to_round_is_not_taken_in_tiny_pieces(
     tiny: streamasr.Recognizer, clock: list[float]
 ) -> None:
-    worker = Worker(tiny, lambda told: None)
+    worker = Worker(tiny, lambda told: None, threads=1)
     (file,) = opened(worker, tiny, 1)
     for _ in range(60):
         worker.feed(file, SECOND)
@@ -96,7 +96,7 @@ def test_what_a_file_earns_from_round_to_round_is_not_taken_in_tiny_pieces(
 
 
 def test_a_line_that_is_dropped_is_not_decoded(tiny: streamasr.Recognizer, clock: list[float]) -> None:
-    worker = Worker(tiny, lambda told: None)
+    worker = Worker(tiny, lambda told: None, threads=1)
     one, two = opened(worker, tiny, 2)
     worker.feed(one, SECOND)
     worker.feed(two, SECOND)
@@ -106,13 +106,13 @@ def test_a_line_that_is_dropped_is_not_decoded(tiny: streamasr.Recognizer, clock
 
 def test_rounds_by_hand_say_what_a_stream_says(plain: streamasr.Recognizer) -> None:
     told: list[Told] = []
-    worker = Worker(plain, told.extend)
+    worker = Worker(plain, told.extend, threads=1)
     sounds = [sound(seed, 2.0) for seed in range(6)]
     lines = opened(worker, plain, len(sounds))
     for line, samples in zip(lines, sounds, strict=True):
         worker.feed(line, samples)
         worker.end(line)
-    while batch := worker._take():
+    while batch := worker._take(worker._lanes[0]):
         worker._decode(batch)
     for line, samples in zip(lines, sounds, strict=True):
         own = [result for result in told if result.line is line]
@@ -123,15 +123,17 @@ def test_rounds_by_hand_say_what_a_stream_says(plain: streamasr.Recognizer) -> N
     assert worker.sound_seconds == pytest.approx(12.0)
 
 
-def test_what_one_thread_decodes_no_other_takes(tiny: streamasr.Recognizer, clock: list[float]) -> None:
-    worker = Worker(tiny, lambda told: None)
-    one, two = opened(worker, tiny, 2)
-    worker.feed(one, SECOND[:1600])
-    one.taken = True
-    worker.feed(two, SECOND[:1600])
-    assert set(seconds(worker)) == {two}
-    one.taken = False
-    assert set(seconds(worker)) == {one}
+def test_lines_are_shared_out_among_the_threads(tiny: streamasr.Recognizer, clock: list[float]) -> None:
+    worker = Worker(tiny, lambda told: None, threads=2)
+    lines = opened(worker, tiny, 6)
+    for line in lines:
+        worker.feed(line, SECOND[:1600])
+    taken = [[piece.line for piece in worker._take(lane)] for lane in worker._lanes]
+    assert taken == [lines[::2], lines[1::2]]
+    worker.drop(lines[1])
+    worker.drop(lines[3])
+    (seventh, _) = opened(worker, tiny, 2)
+    assert seventh.lane is lines[5].lane  # the thread that has fewest
 
 
 def test_threads_give_what_one_gives(plain: streamasr.Recognizer) -> None:

@@ -1,11 +1,11 @@
-"""The threads that decode: all live streams, advanced together, round after round.
+"""The threads that decode: the live streams of each advanced together, round after round.
 
-A round takes the sound that waits in every `Line` that no other thread is decoding, at most `ROUND_SECONDS`
-of each and no more than it has earned: a line earns a little more than a second of sound each second, so
-what comes in real time is decoded at once. Whoever sends faster, such as a file, has earned nothing; some
-of those lines, in turn, share one block a round. So files cost the live ones the time of one block, however
-many they are, and have all the time that is left. Many live ones wait a moment for each other, some
-milliseconds: decoded together they take less time.
+A stream stays with the thread it was given at its start, that which had fewest. A round takes the sound that
+waits in every `Line` of the thread, at most `ROUND_SECONDS` of each and no more than it has earned: a line
+earns a little more than a second of sound each second, so what comes in real time is decoded at once. Whoever
+sends faster, such as a file, has earned nothing; some of those lines, in turn, share one block a round. So
+files cost the live ones the time of one block, however many they are, and have all the time that is left.
+Many live ones wait a moment for each other, some milliseconds: decoded together they take less time.
 
 Threads decode at the same time because the compiled loops, most of the work, run without Python's lock.
 Our own is held to move sound in and out, never while decoding.
@@ -50,13 +50,26 @@ class Line:
 
     stream: Stream
     sample_rate: int
+    lane: _Lane
     waiting: deque[tuple[Samples, float]] = field(default_factory=deque)  # and when each arrived
     waiting_samples: int = 0
     decoded: int = 0  # samples
     credit: float = MOST_CREDIT_SECONDS
     counted: float = 0.0  # when the credit was last added to
     ended: bool = False
-    taken: bool = False  # a thread is decoding it
+
+
+class _Lane:
+    """The lines of one thread."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.lines: dict[Line, None] = {}  # in order; a set would not be
+        self.ahead: deque[Line] = deque()  # of them those that send faster than real time, in turn
+        self.ready = threading.Condition(lock)
+
+    def has_sound(self) -> bool:
+        """Whether a round would find something. The lock is held."""
+        return any(line.waiting or line.ended for line in self.lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +110,12 @@ class Worker:
         self.threads = threads or min(processors(), MOST_THREADS)
         self._recognizer = recognizer
         self._tell = tell
-        self._lines: dict[Line, None] = {}  # in order; a set would not be
-        self._ahead: deque[Line] = deque()  # lines that send faster than real time, in turn
-        self._ready = threading.Condition()
-        self._gathering = False  # a thread waits for more sound before its round
+        self._lock = threading.Lock()
+        self._lanes = [_Lane(self._lock) for _ in range(self.threads)]
         self._stopped = False
         self._threads = [
-            threading.Thread(target=self._run, name=f"decoder {number}", daemon=True)
-            for number in range(self.threads)
+            threading.Thread(target=self._run, args=(lane,), name=f"decoder {number}", daemon=True)
+            for number, lane in enumerate(self._lanes)
         ]
         self._cpu, self._sound = 0.0, 0.0  # seconds of decoding and of the sound decoded, of late
         self._lag, self._lag_at = 0.0, 0.0  # of live streams, seconds, smoothed, and when that was
@@ -127,38 +138,40 @@ class Worker:
 
     def stop(self) -> None:
         """Ends the threads; what still waits is not decoded."""
-        with self._ready:
+        with self._lock:
             self._stopped = True
-            self._ready.notify_all()
+            for lane in self._lanes:
+                lane.ready.notify()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
 
     def open(self, stream: Stream, sample_rate: int) -> Line:
         """A place for a fresh stream of this rate."""
-        line = Line(stream, sample_rate, counted=time.monotonic())
-        with self._ready:
-            self._lines[line] = None
+        with self._lock:
+            lane = min(self._lanes, key=lambda lane: len(lane.lines))
+            line = Line(stream, sample_rate, lane, counted=time.monotonic())
+            lane.lines[line] = None
         return line
 
     def feed(self, line: Line, samples: Samples) -> None:
         """Sound in [-1, 1] for a line; checked before."""
         if len(samples):
-            with self._ready:
+            with self._lock:
                 line.waiting.append((samples, time.monotonic()))
                 line.waiting_samples += len(samples)
-                self._ready.notify()
+                line.lane.ready.notify()
 
     def end(self, line: Line) -> None:
         """No more sound: what waits is decoded, then the stream is finished."""
-        with self._ready:
+        with self._lock:
             line.ended = True
-            self._ready.notify()
+            line.lane.ready.notify()
 
     def drop(self, line: Line) -> None:
         """Nobody wants to know any more."""
-        with self._ready:
-            self._lines.pop(line, None)
+        with self._lock:
+            line.lane.lines.pop(line, None)
             line.waiting.clear()
 
     def waiting_seconds(self, line: Line) -> float:
@@ -175,39 +188,29 @@ class Worker:
         """How long the sound of live streams waits of late, in seconds; 0 if none came."""
         return self._lag if time.monotonic() - self._lag_at < _LAG_COUNTS_SECONDS else 0.0
 
-    def _run(self) -> None:
+    def _run(self, lane: _Lane) -> None:
         while True:
-            with self._ready:
-                while not self._stopped and (self._gathering or not self._has_sound()):
-                    self._ready.wait()
+            with self._lock:
+                while not self._stopped and not lane.has_sound():
+                    lane.ready.wait()
                 if self._stopped:
                     return
-                self._gathering = True
-                pause = min(GATHER_SECONDS * len(self._lines), MOST_GATHER_SECONDS)
-                if self._ahead:  # there is enough to do
-                    pause = 0.0
+                # Where files wait there is enough to do.
+                pause = 0.0 if lane.ahead else min(GATHER_SECONDS * len(lane.lines), MOST_GATHER_SECONDS)
             time.sleep(pause)
-            with self._ready:
-                batch = self._take()
-                for piece in batch:
-                    piece.line.taken = True
-                self._gathering = False
-                self._ready.notify()  # another may gather
+            with self._lock:
+                batch = self._take(lane)
             if batch:
                 self._decode(batch)
 
-    def _has_sound(self) -> bool:
-        """Whether a round would find something. The lock is held."""
-        return any((line.waiting or line.ended) and not line.taken for line in self._lines)
-
-    def _take(self) -> list[_Piece]:
-        """Sound for one round. The lock is held."""
+    def _take(self, lane: _Lane) -> list[_Piece]:
+        """Sound for one round of a thread. The lock is held."""
         now = time.monotonic()
         batch: list[_Piece] = []
-        for line in self._lines:
+        for line in lane.lines:
             earned = line.credit + EARN_RATE * (now - line.counted)
             line.credit, line.counted = min(earned, MOST_CREDIT_SECONDS), now
-            if line.taken or not (line.waiting or line.ended):
+            if not (line.waiting or line.ended):
                 continue
             most = round(ROUND_SECONDS * line.sample_rate)
             count = min(int(line.credit * line.sample_rate), most, line.waiting_samples)
@@ -216,12 +219,12 @@ class Worker:
             if count in (line.waiting_samples, most):
                 line.credit -= count / line.sample_rate
                 batch.append(_cut(line, count, now))
-            elif line not in self._ahead:
-                self._ahead.append(line)
+            elif line not in lane.ahead:
+                lane.ahead.append(line)
         taken = {piece.line for piece in batch}
-        ahead = [line for line in self._ahead if line in self._lines and line not in taken and line.waiting]
+        ahead = [line for line in lane.ahead if line in lane.lines and line not in taken and line.waiting]
         turn = ahead[:AHEAD_LINES]
-        self._ahead = deque(ahead[AHEAD_LINES:])
+        lane.ahead = deque(ahead[AHEAD_LINES:])
         for line in turn:
             count = min(int(ROUND_SECONDS / len(turn) * line.sample_rate), line.waiting_samples)
             batch.append(_cut(line, max(count, 1), None))
@@ -244,12 +247,11 @@ class Worker:
                 told.append(Told(line, line.decoded, [*given, *last.get(line, ())], line in last, lag))
         except Exception as error:  # a fault of ours must end these sessions, not the thread
             told = [Told(piece.line, piece.line.decoded, (), True, None, error) for piece in batch]
-        self._tell(told)  # before another thread may take them
-        with self._ready:
+        self._tell(told)
+        with self._lock:
             for result in told:
-                result.line.taken = False
                 if result.finished:
-                    self._lines.pop(result.line, None)
+                    result.line.lane.lines.pop(result.line, None)
             self.busy_seconds += time.perf_counter() - begin
             self._count(batch, told, time.thread_time() - cpu)
 
