@@ -1,4 +1,4 @@
-"""What each part of the training recipe gives: configs/levers.toml, one thing changed at a time.
+"""What each part of the training recipe gives: benchmarks/levers.toml, one thing changed at a time.
 
     python benchmarks/levers.py --start runs/trainclean5/last.pt [--passes 2] [--only TEXT] [--out FILE]
 
@@ -89,7 +89,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
-    tried = config.read_toml(ROOT / "configs" / "levers.toml")
+    tried = config.read_toml(ROOT / "benchmarks" / "levers.toml")
     for group in ("going on", "from scratch"):
         for name, settings in tried[group].items():
             done = any((row["group"], row["name"], row["set"]) == (group, name, settings) for row in rows)

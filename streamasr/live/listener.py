@@ -16,7 +16,6 @@ from ..errors import ConfigError
 from .hub import Hub
 
 GOODBYE_SECONDS = 5.0  # for a client to close after `done`, and for what is still to be sent
-MOST_WAITING = 4  # messages of one connection
 # Beyond two a session: pages, health checks, clients that are told to wait.
 SPARE_CONNECTIONS = 64
 SPARE_CONNECTIONS_PER_ADDRESS = 16
@@ -92,18 +91,7 @@ def http_protocol(hub: Hub) -> type[asyncio.Protocol]:
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """Reads on while few messages wait; uvicorn stops at each until it is taken, two system calls a message.
-
-    And does not wait for ever until a client that reads nothing has read the rest.
-    """
-
-    def send_receive_event_to_app(self) -> None:
-        paused, self.read_paused = self.read_paused, True  # so that it does not
-        super().send_receive_event_to_app()
-        self.read_paused = paused
-        if not paused and self.queue.qsize() > MOST_WAITING:
-            self.read_paused = True
-            self.transport.pause_reading()
+    """Does not wait for ever until a client that reads nothing has read the rest."""
 
     async def run_asgi(self) -> None:
         await super().run_asgi()

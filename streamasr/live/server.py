@@ -228,7 +228,6 @@ class _Connection:
         loop = asyncio.get_running_loop()
         while True:
             message = await self._websocket.receive()
-            await asyncio.sleep(0)  # of thousands that came at once each takes its turn with everybody else
             self._holder.heard_at = loop.time()
             if message["type"] == "websocket.disconnect":
                 return int(message.get("code") or 1005)

@@ -31,6 +31,7 @@ function showFinal({ text, start, words }) {
   const timed = (word) => ({ ...word, start: word.start + current.offset, end: word.end + current.offset });
   segments.push({ text, words: words.map(timed) });
   saved = false;
+  scroll();
   if (!follow) fresh += 1;
   const item = document.createElement("li");
   item.append($("partial").cloneNode(true)); // of the same shape: what was there does not move
@@ -48,16 +49,17 @@ function showPartial({ stable, volatile, start }) {
   update();
 }
 
-function scroll() {
-  if (follow) captions.scrollTop = captions.scrollHeight;
-}
-
-captions.onscroll = () => {
+function scroll() { // a reader's own scrolling counts at once, even if its event is still to come
   const rest = captions.scrollHeight - captions.clientHeight - captions.scrollTop;
   if (rest < 4) follow = true;
   else if (captions.scrollTop < top) follow = false; // by hand: we only scroll down
-  if (follow) fresh = 0;
+  if (follow) captions.scrollTop = captions.scrollHeight;
   top = captions.scrollTop;
+}
+
+captions.onscroll = () => {
+  scroll();
+  if (follow) fresh = 0;
   update();
 };
 $("jump").onclick = () => {
