@@ -171,3 +171,22 @@ def test_a_share_is_heard_in_rooms() -> None:
     assert {0.0, 1.0} == set(np.unique(values))
     assert values[:, 0, 0].mean() == pytest.approx(0.25, abs=0.08)
     assert batches_of([50], augmenter=augmenter).make(np.array([0]), (1,)).frames.abs().sum() > 0
+
+
+def test_temperature_shares_the_time_among_corpora() -> None:
+    """Nine hours and one: 0.9 to 0.1 of the time at 1, 0.75 to 0.25 at 2; validation hears all once."""
+    data = replace(DATA, temperature=2.0)
+    augmenter = Augmenter(AugmentConfig(), FEATURES, [])
+    many = [
+        CachedUtterance(f"u{i}", "a", "large" if i < 900 else "small", np.zeros((100, 80), np.float16))
+        for i in range(1000)
+    ]
+    heard = np.zeros(1000)
+    for epoch in range(20):
+        batches = Batches(many, data, MODEL, FEATURES, ONES, CHARACTERS, None, augmenter)
+        heard += np.bincount(np.concatenate(batches.plan(1, epoch)), minlength=1000)
+    assert heard[900:].sum() / heard.sum() == pytest.approx(0.25, abs=0.01)
+    assert heard.sum() == pytest.approx(20_000, rel=0.01)
+    assert set(heard[900:]) <= set(range(40, 61))  # each 2.5 times an epoch: 2 or 3
+    plan = Batches(many, data, MODEL, FEATURES, ONES, CHARACTERS).plan(1, 0)
+    assert sorted(np.concatenate(plan).tolist()) == list(range(1000))

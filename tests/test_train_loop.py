@@ -522,6 +522,20 @@ def test_carried_states_reach_their_share_of_rows(trainer: loop.Trainer) -> None
     assert more is not None and not more[0][0][50:].any()
 
 
+def test_a_student_agrees_with_its_teacher(train: Any) -> None:
+    """A run taught by another: they agree better than one that was not taught does with it."""
+    teacher = train(*CLEAN, "train.epochs=3", "name=teacher").parent / "teacher" / "last.pt"
+    apart = []
+    for weight in (0.0, 2.0):
+        name = f"student{weight}"
+        folder = train(
+            *CLEAN, f'data.teachers=["{teacher}"]', f"train.distillation={weight}", "train.seed=2",
+            "train.epochs=3", f"name={name}", "data.batch_seconds=3.0",
+        ).parent / name  # fmt: skip
+        apart.append([entry["distillation"] for entry in log_of(folder) if "distillation" in entry][-1])
+    assert apart[1] < 0.7 * apart[0]
+
+
 def test_utterances_without_an_alignment_are_left_out_of_the_loss() -> None:
     losses = torch.tensor([4.0, math.inf, 2.0], requires_grad=True)
     loss, value = objective.mean_loss(losses, [np.zeros(2), np.zeros(50), np.zeros(1)])

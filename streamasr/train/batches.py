@@ -27,6 +27,7 @@ Phones = Callable[[str], NDArray[np.int64] | None]
 @dataclass(frozen=True)
 class Batch:
     frames: Tensor  # [B, T, F] float32, normalised, filled up with digital silence
+    unmasked: Tensor  # the same before parts of it were masked
     lengths: Tensor  # [B] frames that count, flush included
     tokens: list[NDArray[np.int64]]
     phones: list[NDArray[np.int64] | None]
@@ -78,6 +79,8 @@ class Batches:
         """
         random = np.random.default_rng([seed, epoch])
         order = np.argsort(self._lengths * random.uniform(0.9, 1.1, len(self._lengths)), kind="stable")
+        if self.augmenter is not None and self.data.temperature != 1:
+            order = np.repeat(order, self._draw(random)[order])
         budget = self.data.batch_seconds * self.per_second
         flush = self.model.flush_steps * self.model.frames_per_step
         batches: list[NDArray[np.int64]] = []
@@ -93,27 +96,33 @@ class Batches:
             batches = [batches[i] for i in random.permutation(len(batches))]
         return batches
 
+    def _draw(self, random: np.random.Generator) -> NDArray[np.int64]:
+        """How often an epoch hears each utterance [N]: corpora in proportion to hours^(1 / temperature)."""
+        _, corpus = np.unique([u.corpus for u in self.utterances], return_inverse=True)
+        seconds = np.bincount(corpus, self._lengths)
+        share = seconds ** (1 / self.data.temperature)
+        often = (share / share.sum() * seconds.sum() / seconds)[corpus]
+        return np.asarray(often + random.random(len(often)), np.int64)
+
     def make(self, numbers: NDArray[np.int64], seed: tuple[int, ...]) -> Batch:
         """The batch of these utterances, perturbed by a generator of this seed."""
         random = np.random.default_rng(list(seed))
         k = self.model.frames_per_step
-        views: list[list[NDArray[np.float32]]] = [[] for _ in range(self.views)]
-        for number in numbers:
-            x = self._frames(self.utterances[number], random)
-            for view in views:
-                view.append((x - self.mean) / self.std)
-                if self.augmenter is not None:
-                    self.augmenter.mask(view[-1], random)
-        rows = [x for view in views for x in view]
-        numbers = np.tile(numbers, self.views)
+        rows = [(self._frames(self.utterances[number], random) - self.mean) / self.std for number in numbers]
+        rows, numbers = rows * self.views, np.tile(numbers, self.views)
         lengths = np.array([(-(-len(x) // k) + self.model.flush_steps) * k for x in rows])
-        padded = np.empty((len(rows), int(lengths.max()), self.features.mel_bands), np.float32)
-        padded[:] = self._silence
-        for row, x in zip(padded, rows, strict=True):
+        unmasked = np.empty((len(rows), int(lengths.max()), self.features.mel_bands), np.float32)
+        unmasked[:] = self._silence
+        for row, x in zip(unmasked, rows, strict=True):
             row[: len(x)] = x
+        masked = unmasked.copy()
+        if self.augmenter is not None:
+            for row, x in zip(masked, rows, strict=True):
+                self.augmenter.mask(row[: len(x)], random)
         utterances = [self.utterances[n] for n in numbers]
         return Batch(
-            frames=torch.from_numpy(padded),
+            frames=torch.from_numpy(masked),
+            unmasked=torch.from_numpy(unmasked),
             lengths=torch.from_numpy(lengths),
             tokens=[self._tokens[n] for n in numbers],
             phones=[self.phones(u.text) if self.phones else None for u in utterances],

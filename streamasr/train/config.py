@@ -29,7 +29,9 @@ class DataConfig:
     noise: tuple[str, ...] = ()  # manifests of recordings without speech to mix in
     lexicon: tuple[str, ...] = ()  # word TAB phones; the model that --from names pronounces other words
     text: tuple[str, ...] = ()  # lines of words (.txt, .xz), beside the transcripts, for the denominator
+    teachers: tuple[str, ...] = ()  # checkpoints whose phones the model learns beside the transcripts
     exclude: tuple[str, ...] = ()  # manifests left out of what `train` matches
+    temperature: float = 1.0  # above 1: corpora of few hours are heard more often than large ones
     cache: str = "../runs/cache"  # where log-mel frames are kept
     batch_seconds: float = 120.0  # padded audio in one batch of one process
     batch_rows: int = 64  # most utterances in one batch
@@ -96,6 +98,7 @@ class TrainConfig:
     denominator: float = 0.0  # weight of CTC-CRF's log Z beside the phone CTC loss; 0: plain CTC
     ctc_epochs: int = 0  # first epochs without it
     consistency: float = 0.0  # weight of the disagreement of two views of every utterance; 0: one view
+    distillation: float = 0.5  # weight of what data.teachers say, if there are any
     average_decay: float = 0.999  # exponential average of the weights, what is validated and exported
     bptt_steps: int = 0  # truncate back-propagation through time to so many steps; 0: whole utterances
     carry_probability: float = 0.0  # share of rows that start from the state another utterance left
@@ -213,9 +216,9 @@ _CHOICES = {
     "train.precision": ("bfloat16", "float32"),
 }
 _POSITIVE = (
-    "data.batch_seconds", "data.batch_rows", "data.longest_seconds", "model.frames_per_step",
-    "model.channels", "model.hidden", "model.layers", "optimiser.learning_rate", "optimiser.clip_norm",
-    "train.epochs", "train.save_minutes",
+    "data.batch_seconds", "data.batch_rows", "data.temperature", "data.longest_seconds",
+    "model.frames_per_step", "model.channels", "model.hidden", "model.layers",
+    "optimiser.learning_rate", "optimiser.clip_norm", "train.epochs", "train.save_minutes",
 )  # fmt: skip
 _SHARES = (
     "model.dropout", "model.weight_dropout", "augment.tempo", "augment.warp", "augment.noise_probability",

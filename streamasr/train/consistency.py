@@ -18,10 +18,10 @@ def disagreement(logits: Tensor, steps: Tensor) -> Tensor:
     """
     one, other = logits.float().log_softmax(-1).chunk(2, 1)
     inside = torch.arange(len(logits))[:, None] < steps[: one.shape[1]]
-    both = _divergence(one.detach(), other) + _divergence(other.detach(), one)
+    both = divergence(one.detach(), other) + divergence(other.detach(), one)
     return 0.5 * (both * inside.to(both.device)).sum(0)
 
 
-def _divergence(target: Tensor, predicted: Tensor) -> Tensor:
+def divergence(target: Tensor, predicted: Tensor) -> Tensor:
     """KL(target || predicted) of log-probabilities [..., V] -> [...]."""
     return (target.exp() * (target - predicted)).sum(-1)

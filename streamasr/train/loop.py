@@ -36,6 +36,7 @@ from .model import AcousticModel, State
 from .objective import objective
 from .phones import PhoneLexicon, unknown_words
 from .processes import Processes
+from .teachers import Teachers
 from .validation import error_rates
 
 NOISE_FRAMES = 600  # longest piece of noise that is trained on as an utterance without words
@@ -99,6 +100,9 @@ class Trainer:
         bands, tokens = features.mel_bands, len(self.vocabulary)
         self.model = AcousticModel(settings.model, bands, tokens, phones, precision)
         self.model.to(self.device)
+        paths = config.manifests(data.teachers, base)
+        names = self.lexicon.names if self.lexicon else ()
+        self.teachers = Teachers(paths, self.statistics, names, settings, self.device) if paths else None
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.optimiser = torch.optim.AdamW(
             optimiser.groups(self.model, settings.optimiser.weight_decay), betas=(0.9, 0.98), fused=True
@@ -231,7 +235,10 @@ class Trainer:
         if c.carry_probability:
             self.carried = out.state
         trigram = self.trigram if self.epoch >= c.ctc_epochs else None
-        loss, values = objective(out, batch, c, trigram)
+        taught = None
+        if self.teachers:
+            taught = self.teachers(batch.unmasked.to(self.device), batch.lengths)
+        loss, values = objective(out, batch, c, trigram, taught)
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self.model)
         values["gradient_norm"] = optimiser.step(

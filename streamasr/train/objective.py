@@ -1,6 +1,7 @@
 """What the network said of a batch -> the loss to minimise, and its parts, in nats per token.
 
-token_weight (CTC + consistency) of the characters + phone_weight (CTC or CTC-CRF + consistency) of the phones
+token_weight (CTC + consistency) of the characters
+    + phone_weight (CTC or CTC-CRF + consistency + distillation) of the phones
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from .batches import Batch
 from .config import TrainConfig
-from .consistency import disagreement
+from .consistency import disagreement, divergence
 from .crf import Trigram, log_denominator
 from .ctc import ctc_loss
 from .model import Output
@@ -21,9 +22,12 @@ Targets = list[NDArray[np.int64]]
 
 
 def objective(
-    out: Output, batch: Batch, settings: TrainConfig, trigram: Trigram | None
+    out: Output, batch: Batch, settings: TrainConfig, trigram: Trigram | None, taught: Tensor | None = None
 ) -> tuple[Tensor, dict[str, float]]:
-    """Output for a batch -> (loss, its parts by name). The phones' loss is CTC's without a `trigram`."""
+    """Output for a batch -> (loss, its parts by name). The phones' loss is CTC's without a `trigram`.
+
+    `taught` [S, B, phones]: log-probabilities of the teachers.
+    """
     loss, measured = mean_loss(ctc_loss(out.logits, batch.tokens, out.steps), batch.tokens)
     values = {"loss": measured}
     if settings.consistency:
@@ -32,9 +36,14 @@ def objective(
     known = [b for b, phones in enumerate(batch.phones) if phones is not None]
     if out.phone_logits is not None and known:
         targets = [phones for phones in batch.phones if phones is not None]
-        phone_loss, of_phones = _of_phones(
-            out.phone_logits[:, known], targets, out.steps[known], settings, trigram
-        )
+        logits, steps = out.phone_logits[:, known], out.steps[known]
+        phone_loss, of_phones = _of_phones(logits, targets, steps, settings, trigram)
+        if taught is not None:
+            inside = (torch.arange(len(logits))[:, None] < steps).to(logits.device)
+            apart = (divergence(taught[:, known], logits.log_softmax(-1)) * inside).sum()
+            apart = apart / max(1, sum(map(len, targets)))
+            of_phones["distillation"] = float(apart.detach())
+            phone_loss = phone_loss + settings.distillation * apart
         loss = loss + settings.phone_weight * phone_loss
         values |= of_phones
     return loss, values

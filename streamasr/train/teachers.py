@@ -1,0 +1,71 @@
+"""Batch -> what trained models say of it, for a student to learn beside the transcripts: distillation.
+
+Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network" (arXiv:1503.02531), at temperature 1,
+step by step. The teachers hear what the student hears before parts of it are masked, every utterance from
+the state zero; of several, the mean of their probabilities is taught.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import ConfigError
+from . import checkpoint, config, start
+from .model import AcousticModel
+
+Statistics = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+class Teachers:
+    """The averaged weights of checkpoints, as models. `statistics`, `phones`: the student's.
+
+    Raises ConfigError naming the checkpoint that has other phones or steps of another length.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        statistics: Statistics,
+        phones: Sequence[str],
+        student: config.Config,
+        device: torch.device,
+    ) -> None:
+        self._members: list[tuple[AcousticModel, Tensor, Tensor]] = []
+        for path in paths:
+            content = checkpoint.read(path)
+            begun = start.of_checkpoint(path, content)
+            settings = config.from_dict(json.loads(content["config"]), str(path))
+            if begun.phones != tuple(phones):
+                raise ConfigError(f"{path}: a teacher must have the phones of the model it teaches")
+            if settings.model.frames_per_step != student.model.frames_per_step:
+                raise ConfigError(
+                    f"{path}: a teacher's steps must be as long as the student's: "
+                    f"{settings.model.frames_per_step} frames, not {student.model.frames_per_step}"
+                )
+            tokens = len(content["vocabulary"]["tokens"])
+            bands = len(begun.statistics[0])
+            model = AcousticModel(settings.model, bands, tokens, len(phones), student.train.precision)
+            model.load_state_dict(begun.weights)
+            # Frames come normalised by the student's statistics.
+            (mean, std), (own_mean, own_std) = statistics, begun.statistics
+            scale, shift = (
+                torch.from_numpy(x).to(device) for x in (std / own_std, (mean - own_mean) / own_std)
+            )
+            self._members.append((model.to(device).eval(), scale, shift))
+
+    @torch.no_grad()
+    def __call__(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Unmasked frames [B, T, F], lengths [B] that count -> log-probabilities of phones [S, B, V]."""
+        said = []
+        for model, scale, shift in self._members:
+            out = model(frames * scale + shift, lengths)
+            assert out.phone_logits is not None
+            said.append(out.phone_logits.log_softmax(-1))
+        return torch.stack(said).logsumexp(0) - float(np.log(len(said)))
