@@ -35,6 +35,15 @@ def test_the_mean_of_the_weights_and_all_that_export_needs_of_the_last(tmp_path:
     assert "optimiser" not in content and "model" not in content
 
 
+def test_what_only_training_needs_is_left_out(tmp_path: Path) -> None:
+    """So a run with a decoder beside CTC and one without have a mean."""
+    weights = {"a.weight": torch.zeros(2, 3), "a.bias": torch.zeros(2)}
+    more = {"auxiliary.decoder.key.weight": torch.zeros(2, 2)}
+    paths = [write(tmp_path / f"{n}.pt", 1.0, average=weights | extra) for n, extra in enumerate((more, {}))]
+    for order in (paths, paths[::-1]):
+        assert soup.mean(order)["average"].keys() == weights.keys()
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -70,6 +70,10 @@ def test_overrides_are_typed_by_the_field(tmp_path: Path) -> None:
         ("[optimiser]\nlearning_rate = true", r"optimiser\.learning_rate must be a number, not True"),
         ("[optimiser]\nschedule = 'linear'", r"optimiser\.schedule must be one of cosine, plateau, constant"),
         ("[train]\nprecision = 'float16'", r"train\.precision must be one of bfloat16, float32"),
+        ("[train]\npredict_steps = 2\n[model]\nlook_ahead = 1", r"predicts what is to come.*look_ahead=0"),
+        ("[train]\npredict_steps = 2\n[model]\nbidirectional = true", r"bidirectional=false"),
+        ("[train]\npredict_steps = -2", r"train\.predict_steps must not be negative, not -2"),
+        ("[train]\nattention_weight = -0.1", r"train\.attention_weight must not be negative, not -0\.1"),
         ("[train]\nepochs = nan", r"train\.epochs must be a whole number"),
         ("model = 3", r"unknown key data\.model"),
         ("[", r"tiny\.toml: not valid TOML"),
@@ -129,6 +133,15 @@ def test_the_repositorys_configurations_are_valid() -> None:
     assert "en.toml" in names
     for name in names:
         (lm if name == "lm.toml" else config).read(folder / name)
+
+
+def test_the_levers_are_valid() -> None:
+    """Every row of benchmarks/levers.toml, on top of the recipe that it changes."""
+    root = Path(__file__).parents[1]
+    tried = config.read_toml(root / "benchmarks" / "levers.toml")
+    assert tried.pop("name") == "levers" and tried.keys() == {"going on", "from scratch", "pre-trained"}
+    for settings in (settings for group in tried.values() for settings in group.values()):
+        config.read(root / "configs" / "trainclean5.toml", settings)
 
 
 def test_every_key_is_documented() -> None:

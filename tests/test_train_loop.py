@@ -25,7 +25,7 @@ import torch
 
 import streamasr
 from streamasr.errors import ConfigError, ModelError
-from streamasr.train import checkpoint, config, loop, objective, start
+from streamasr.train import checkpoint, config, export, loop, objective, start
 from streamasr.train.model import AcousticModel
 
 CONFIG = """
@@ -178,6 +178,7 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(corpus: Path, tmp_path
         "train.epochs=6",
         "train.save_minutes=1e-6",
         "train.carry_probability=0.5",
+        "train.attention_weight=0.3",
         "data.batch_seconds=3.0",
     )
     killed = tmp_path / "killed"
@@ -236,7 +237,7 @@ def test_a_run_is_not_overwritten(train: Any) -> None:
             "train.checkpoint_layers=true",
         ),
         ("model.bidirectional=true", "model.phone_layer=0", "optimiser.schedule=plateau"),
-        ("train.consistency=0.2", "train.denominator=0.9"),
+        ("train.consistency=0.2", "train.denominator=0.9", "train.attention_weight=0.3"),
     ],
     ids=lambda o: " ".join(o),
 )
@@ -247,6 +248,42 @@ def test_every_kind_of_model_trains(overrides: tuple[str, ...], train: Any) -> N
     assert (folder / "model" / "model.json").exists() == ("model.bidirectional=true" not in overrides)
     for name, tensor in checkpoint.read(folder / "last.pt")["model"].items():
         assert torch.isfinite(tensor).all(), name
+
+
+def test_the_attention_of_a_decoder_is_learnt_beside_ctc(train: Any) -> None:
+    folder = train(*CLEAN, "train.attention_weight=0.5", "train.epochs=4", "data.batch_seconds=1.0")
+    losses = [entry["attention_loss"] for entry in log_of(folder) if "attention_loss" in entry]
+    assert len(losses) > 3 and losses[-1] < losses[0]
+    content = checkpoint.read(folder / "last.pt")
+    for part in ("model", "average"):
+        assert any(name.startswith("auxiliary.decoder.") for name in content[part])
+    assert not any("decoder" in name for name in streamasr.load(folder / "model").model.tensors)
+
+
+def test_pre_training_without_a_word_and_reading_from_there(
+    train: Any, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        json.loads(line) | {"text": ""} for line in (corpus / "tones-train.jsonl").read_text().splitlines()
+    ]
+    (corpus / "tones-untold.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    untold = ('data.train=["tones-untold.jsonl"]', "train.predict_steps=2", "name=untold", "data.lexicon=[]")
+    folder = train(*CLEAN, *untold, "train.epochs=3", "data.batch_seconds=3.0").parent / "untold"
+    errors = [entry["dev"]["tones-dev"]["l1"] for entry in log_of(folder) if "dev" in entry]
+    assert 0 < errors[2] < errors[0] < 2
+    assert checkpoint.read(folder / "best.pt")["cer"] == min(errors)
+    content = checkpoint.read(folder / "last.pt")
+    assert not (folder / "model").exists()
+    with pytest.raises(ModelError, match=r"last\.pt: predicts frames .* --from .*last\.pt"):
+        export.from_checkpoint(folder / "last.pt", folder / "model", "untold")
+    source = str(folder / "last.pt")
+    assert loop.main(corpus / "tiny.toml", ["optimiser.learning_rate=1e-9"], False, source) == 0
+    assert "note: phone_output.weight is not in" in capsys.readouterr().err
+    reader = checkpoint.read(folder.parent / "tiny" / "last.pt")["average"]
+    assert not any(name.startswith("auxiliary.") for name in reader)
+    for name, weight in reader.items():
+        if not name.startswith("phone_output."):
+            torch.testing.assert_close(weight, content["average"][name], atol=1e-6, rtol=0)
 
 
 def test_precisions_agree(train: Any) -> None:

@@ -93,8 +93,10 @@ class TrainConfig:
     epochs: int = 20
     seed: int = 1
     precision: str = "bfloat16"  # of the matrix products: "bfloat16" | "float32"
+    predict_steps: int = 0  # learn nothing but to predict the frames so many steps ahead; 0: to read
     token_weight: float = 1.0  # of the CTC loss of the characters
     phone_weight: float = 0.3  # of the phone loss
+    attention_weight: float = 0.0  # of the loss of a decoder with attention; 0: none
     denominator: float = 0.0  # weight of CTC-CRF's log Z beside the phone CTC loss; 0: plain CTC
     ctc_epochs: int = 0  # first epochs without it
     consistency: float = 0.0  # weight of the disagreement of two views of every utterance; 0: one view
@@ -259,3 +261,8 @@ def _check(config: Config, source: str) -> None:
         raise ConfigError(f"{source}: name must be a plain file name, not {config.name!r}")
     if not 0 <= config.model.phone_layer <= config.model.layers:
         raise ConfigError(f"{source}: model.phone_layer must be 0 to {config.model.layers}")
+    if config.train.predict_steps and (config.model.bidirectional or config.model.look_ahead):
+        raise ConfigError(
+            f"{source}: train.predict_steps predicts what is to come, so nothing may hear it before: "
+            "set model.look_ahead=0 and model.bidirectional=false"
+        )

@@ -18,6 +18,7 @@ from ..features import FeatureConfig
 from ..vocabulary import Vocabulary
 from . import checkpoint, config
 from .config import ModelConfig
+from .model import network
 
 
 def tensors(
@@ -26,7 +27,7 @@ def tensors(
     """State dict of AcousticModel -> tensors by their names in the model file, with or without phones."""
     kept = {
         name: weight.detach().cpu().float().numpy()
-        for name, weight in weights.items()
+        for name, weight in network(weights).items()
         if phones or not name.startswith("phone_output.")
     }
     kept["features.mean"], kept["features.std"] = statistics
@@ -95,6 +96,10 @@ def from_checkpoint(
             weights["phone_output.prior"] = content["prior"]
     except (KeyError, ValueError, TypeError) as error:
         raise ModelError(f"{path}: not a training checkpoint ({error!r})") from error
+    if settings.train.predict_steps:
+        raise ModelError(
+            f"{path}: predicts frames and has not learnt to read: begin a run with --from {path}"
+        )
     other = modelfile.read(modelfile.find(like or began)) if like or began else None
     tokens = other and (other.description.vocabulary, other.description.phones)
     if not like and tokens != (vocabulary, phones):

@@ -33,11 +33,11 @@ from .augment import Augmenter
 from .batches import Batch, Batches, pieces, statistics
 from .crf import Trigram
 from .model import AcousticModel, State
-from .objective import objective
+from .objective import auxiliaries, objective
 from .phones import PhoneLexicon, unknown_words
 from .processes import Processes
 from .teachers import Teachers
-from .validation import error_rates
+from .validation import error_rates, evaluating, prediction_errors
 
 NOISE_FRAMES = 600  # longest piece of noise that is trained on as an utterance without words
 CHARACTERS = Vocabulary(("<blank>", " ", *"abcdefghijklmnopqrstuvwxyz", "'"))
@@ -71,7 +71,8 @@ class Trainer:
         noise = cache.load(config.manifests(data.noise, base), cache_folder, features)
         noises = [u.frames for u in noise]
         utterances += pieces(noise, NOISE_FRAMES)  # what has no words in it is to be read as nothing
-        self.lexicon = self._open_lexicon(base, begun) if settings.model.phone_layer else None
+        reads_phones = settings.model.phone_layer and not settings.train.predict_steps
+        self.lexicon = self._open_lexicon(base, begun) if reads_phones else None
         if self.lexicon:
             for note in unknown_words(self.lexicon, (u.text for u in utterances)):
                 self._say(f"note: {note}")
@@ -99,8 +100,9 @@ class Trainer:
         precision = settings.train.precision
         bands, tokens = features.mel_bands, len(self.vocabulary)
         self.model = AcousticModel(settings.model, bands, tokens, phones, precision)
+        self.model.auxiliary = auxiliaries(settings, self.model, bands)
         self.model.to(self.device)
-        paths = config.manifests(data.teachers, base)
+        paths = [] if settings.train.predict_steps else config.manifests(data.teachers, base)
         names = self.lexicon.names if self.lexicon else ()
         self.teachers = Teachers(paths, self.statistics, names, settings, self.device) if paths else None
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
@@ -238,7 +240,7 @@ class Trainer:
         taught = None
         if self.teachers:
             taught = self.teachers(batch.unmasked.to(self.device), batch.lengths)
-        loss, values = objective(out, batch, c, trigram, taught)
+        loss, values = objective(out, batch, c, trigram, self.model.auxiliary, taught)
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self.model)
         values["gradient_norm"] = optimiser.step(
@@ -327,7 +329,7 @@ class Trainer:
         # With CTC-CRF the phones read without a language model say nothing about those read with one.
         exact = not self.config.train.denominator
         phones = exact and self.config.model.phone_layer == self.config.model.layers
-        judged = "per" if phones else "cer"
+        judged = "l1" if self.config.train.predict_steps else "per" if phones else "cer"
         cer = float(np.mean([s[judged] for s in scores.values()])) if scores else math.nan
         entry = {"epoch": self.epoch, "update": self.updates, "train_loss": loss, "dev": scores, "cer": cer}
         self._record(entry)
@@ -346,9 +348,11 @@ class Trainer:
         return bool(scores) and 0 < self.config.train.patience <= stalled
 
     def validate(self) -> dict[str, dict[str, float]]:
-        """Greedy CER and WER of the averaged weights on each validation manifest."""
-        sets = self.dev
-        scores, self.prior = error_rates(self.model, self.average, sets, self.vocabulary, self.device)
+        """Errors of the averaged weights on each dev manifest: greedy CER and WER, or L1 of frames."""
+        with evaluating(self.model, self.average):
+            if self.config.train.predict_steps:
+                return prediction_errors(self.model, self.dev, self.device)
+            scores, self.prior = error_rates(self.model, self.dev, self.vocabulary, self.device)
         return scores
 
     def _record(self, entry: dict[str, Any]) -> None:
@@ -414,7 +418,7 @@ def main(path: Path, overrides: list[str], resume: bool, source: str = "") -> in
         return 130
     finally:
         signal.signal(signal.SIGINT, handler)
-    if trainer.rank == 0 and not settings.model.bidirectional:
+    if trainer.rank == 0 and not settings.model.bidirectional and not settings.train.predict_steps:
         best = folder / "best.pt"
         export.from_checkpoint(best if best.exists() else last, folder / "model", settings.name)
         trainer._say(f"model written to {folder / 'model'}")

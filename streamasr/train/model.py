@@ -17,6 +17,11 @@ from .lnlstm import RecurrentLayer, reverse
 State = list[tuple[Tensor, Tensor]]
 
 
+def network(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of an AcousticModel without those that only training needs."""
+    return {name: weight for name, weight in weights.items() if not name.startswith("auxiliary.")}
+
+
 class StepsDropout(nn.Module):
     """Dropout on x [S, B, H] with one mask for all steps of an utterance (Gal & Ghahramani 2016)."""
 
@@ -50,6 +55,7 @@ class LookAhead(nn.Module):
 @dataclass
 class Output:
     logits: Tensor  # [S, B, V] float32
+    encoded: Tensor  # [S, B, H], what they are computed from
     steps: Tensor  # [B] int64, how many of the S steps count
     phone_logits: Tensor | None  # [S, B, phones] float32
     state: State  # of every recurrent layer after its last counted step, detached
@@ -88,6 +94,7 @@ class AcousticModel(nn.Module):
             if head is not None:
                 nn.init.xavier_uniform_(head.weight)
                 nn.init.zeros_(head.bias)
+        self.auxiliary = nn.ModuleDict()  # what only training needs: objective.auxiliaries
 
     def forward(
         self,
@@ -117,7 +124,7 @@ class AcousticModel(nn.Module):
             if self.phone_output is not None and level + 1 == self.config.phone_layer:
                 phone_logits = self.phone_output(x.float())
         logits = self.output(x.float())
-        return Output(logits, steps, phone_logits, final)
+        return Output(logits, x, steps, phone_logits, final)
 
     def _convolutions(self, frames: Tensor) -> Tensor:
         relu = nn.functional.relu

@@ -2,6 +2,8 @@
 
 token_weight (CTC + consistency) of the characters
     + phone_weight (CTC or CTC-CRF + consistency + distillation) of the phones
+    + attention_weight (cross-entropy) of the characters
+or, with predict_steps, the error of the predicted frames alone.
 """
 
 from __future__ import annotations
@@ -9,25 +11,47 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from .attention import AttentionDecoder
 from .batches import Batch
-from .config import TrainConfig
+from .config import Config, TrainConfig
 from .consistency import disagreement, divergence
 from .crf import Trigram, log_denominator
 from .ctc import ctc_loss
-from .model import Output
+from .model import AcousticModel, Output
+from .prediction import FramePredictor
 
 Targets = list[NDArray[np.int64]]
 
 
+def auxiliaries(settings: Config, model: AcousticModel, mel_bands: int) -> nn.ModuleDict:
+    """What the objective needs beside the network: the predictor of frames, or the decoder with attention."""
+    width, tokens = model.output.in_features, model.output.out_features
+    if settings.train.predict_steps:
+        predictor = FramePredictor(settings.model, mel_bands, settings.train.predict_steps)
+        return nn.ModuleDict({"predictor": predictor})
+    if settings.train.attention_weight:
+        return nn.ModuleDict({"decoder": AttentionDecoder(width, tokens, settings.model.dropout)})
+    return nn.ModuleDict()
+
+
 def objective(
-    out: Output, batch: Batch, settings: TrainConfig, trigram: Trigram | None, taught: Tensor | None = None
+    out: Output,
+    batch: Batch,
+    settings: TrainConfig,
+    trigram: Trigram | None,
+    auxiliary: nn.ModuleDict,
+    taught: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Output for a batch -> (loss, its parts by name). The phones' loss is CTC's without a `trigram`.
 
-    `taught` [S, B, phones]: log-probabilities of the teachers.
+    `auxiliary`: of `auxiliaries`. `taught` [S, B, phones]: log-probabilities of the teachers.
     """
+    if "predictor" in auxiliary:
+        total, numbers = auxiliary["predictor"](out.encoded, batch.unmasked, out.steps)
+        loss = total / max(1, numbers)
+        return loss, {"loss": float(loss.detach())}
     loss, measured = mean_loss(ctc_loss(out.logits, batch.tokens, out.steps), batch.tokens)
     values = {"loss": measured}
     if settings.consistency:
@@ -46,6 +70,10 @@ def objective(
             phone_loss = phone_loss + settings.distillation * apart
         loss = loss + settings.phone_weight * phone_loss
         values |= of_phones
+    if "decoder" in auxiliary:
+        attended = auxiliary["decoder"](out.encoded, out.steps, batch.tokens)
+        values["attention_loss"] = float(attended.detach())
+        loss = loss + settings.attention_weight * attended
     return loss, values
 
 

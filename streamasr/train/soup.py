@@ -16,6 +16,7 @@ import torch
 
 from ..errors import ModelError, StreamASRError
 from . import checkpoint
+from .model import network
 
 _SHARED = ("vocabulary", "phones")  # what a model means
 _KEPT = ("config", "statistics", "phones", "prior", "vocabulary", "summary")  # of the last
@@ -24,6 +25,7 @@ _KEPT = ("config", "statistics", "phones", "prior", "vocabulary", "summary")  # 
 def mean(paths: Sequence[Path]) -> dict[str, object]:
     """Checkpoints -> content of the one for export. Raises ModelError naming the file that does not fit."""
     contents = [checkpoint.read(path) for path in paths]
+    contents = [content | {"average": network(content["average"])} for content in contents]
     last = contents[-1]
     for path, content in zip(paths, contents, strict=True):
         shapes, expected = ({k: v.shape for k, v in c["average"].items()} for c in (content, last))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from . import checkpoint, config, start
-from .model import AcousticModel
+from .model import AcousticModel, network
 
 Statistics = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -52,7 +52,7 @@ class Teachers:
             tokens = len(content["vocabulary"]["tokens"])
             bands = len(begun.statistics[0])
             model = AcousticModel(settings.model, bands, tokens, len(phones), student.train.precision)
-            model.load_state_dict(begun.weights)
+            model.load_state_dict(network(begun.weights))
             # Frames come normalised by the student's statistics.
             (mean, std), (own_mean, own_std) = statistics, begun.statistics
             scale, shift = (

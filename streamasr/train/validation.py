@@ -1,6 +1,12 @@
-"""Model and validation sets -> greedy CER and WER of each, and PER where there are phones."""
+"""Model and validation sets -> greedy CER and WER of each, and PER where there are phones.
+
+Or, of a model that predicts frames, how far it is off.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -14,22 +20,27 @@ from .model import AcousticModel
 from .phones import BOUNDARY
 
 
+@contextmanager
+def evaluating(model: AcousticModel, weights: dict[str, Tensor]) -> Iterator[None]:
+    """The model in evaluation, with these weights; its own are put back."""
+    own = {name: p.detach().clone() for name, p in model.named_parameters()}
+    _put(model, weights)
+    model.eval()
+    try:
+        yield
+    finally:
+        _put(model, own)
+
+
 @torch.no_grad()
 def error_rates(
-    model: AcousticModel,
-    weights: dict[str, Tensor],
-    sets: dict[str, Batches],
-    vocabulary: Vocabulary,
-    device: torch.device,
+    model: AcousticModel, sets: dict[str, Batches], vocabulary: Vocabulary, device: torch.device
 ) -> tuple[dict[str, dict[str, float]], Tensor]:
-    """Error rates of `weights` (the model's own are put back), fractions, pooled over each set.
+    """Error rates, fractions, pooled over each set.
 
     {set: {"cer", "wer"}}, and "per" of the phone head, over the utterances whose words are in the lexicon;
     and the log of the phone head's mean output over all steps [phones], its prior.
     """
-    own = {name: p.detach().clone() for name, p in model.named_parameters()}
-    _put(model, weights)
-    model.eval()
     scores = {}
     total = torch.zeros(0)
     for name, batches in sets.items():
@@ -55,8 +66,24 @@ def error_rates(
         scores[name] = {"cer": score.characters.rate, "wer": score.words.rate}
         if phones:
             scores[name]["per"] = wer.score(phones, phone_hypotheses).words.rate
-    _put(model, own)
     return scores, (total / total.sum()).clamp_min(1e-6).log()
+
+
+@torch.no_grad()
+def prediction_errors(
+    model: AcousticModel, sets: dict[str, Batches], device: torch.device
+) -> dict[str, dict[str, float]]:
+    """{set: {"l1"}}: how far predicted frames are off on the mean, in standard deviations of their bands."""
+    scores = {}
+    for name, batches in sets.items():
+        total, numbers = 0.0, 0
+        for chosen in batches.plan(0, 0):
+            batch = batches.make(chosen, (0,))
+            out = model(batch.frames.to(device), batch.lengths)
+            error, count = model.auxiliary["predictor"](out.encoded, batch.frames, out.steps)
+            total, numbers = total + float(error), numbers + count
+        scores[name] = {"l1": total / max(1, numbers)}
+    return scores
 
 
 def _spell(numbers: NDArray[np.int64]) -> str:
@@ -64,6 +91,7 @@ def _spell(numbers: NDArray[np.int64]) -> str:
     return " ".join(f"p{n}" for n in numbers if n != BOUNDARY)
 
 
+@torch.no_grad()
 def _put(model: AcousticModel, weights: dict[str, Tensor]) -> None:
     for name, p in model.named_parameters():
         p.copy_(weights[name])
