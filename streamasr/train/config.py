@@ -98,6 +98,7 @@ class TrainConfig:
     phone_weight: float = 0.3  # of the phone loss
     attention_weight: float = 0.0  # of the loss of a decoder with attention; 0: none
     denominator: float = 0.0  # weight of CTC-CRF's log Z beside the phone CTC loss; 0: plain CTC
+    denominator_order: int = 3  # of its n-gram of phones: 2, 3 or 4 (crf.py)
     ctc_epochs: int = 0  # first epochs without it
     consistency: float = 0.0  # weight of the disagreement of two views of every utterance; 0: one view
     distillation: float = 0.5  # weight of what data.teachers say, if there are any
@@ -259,6 +260,9 @@ def _check(config: Config, source: str) -> None:
             )
     if not config.name or Path(config.name).name != config.name:
         raise ConfigError(f"{source}: name must be a plain file name, not {config.name!r}")
+    if config.train.denominator_order not in (2, 3, 4):
+        order = config.train.denominator_order
+        raise ConfigError(f"{source}: train.denominator_order must be 2, 3 or 4, not {order}")
     if not 0 <= config.model.phone_layer <= config.model.layers:
         raise ConfigError(f"{source}: model.phone_layer must be 0 to {config.model.layers}")
     if config.train.predict_steps and (config.model.bidirectional or config.model.look_ahead):

@@ -31,7 +31,7 @@ from ..vocabulary import Vocabulary
 from . import cache, checkpoint, config, curves, export, optimiser, start
 from .augment import Augmenter
 from .batches import Batch, Batches, pieces, statistics
-from .crf import Trigram
+from .crf import Ngram
 from .model import AcousticModel, State
 from .objective import auxiliaries, objective
 from .phones import PhoneLexicon, unknown_words
@@ -77,14 +77,14 @@ class Trainer:
             for note in unknown_words(self.lexicon, (u.text for u in utterances)):
                 self._say(f"note: {note}")
         self.like = begun.like if begun else ""  # whose lexicon and language model this model can use
-        self.trigram = None
+        self.ngram = None
         if self.lexicon and settings.train.denominator:
             texts = (u.text for u in utterances)
             others = _sample(config.manifests(data.text, base))
             if begun and not data.text:
                 others = begun.sentences(settings.train.seed)
             sequences = (p for p in map(self.lexicon, itertools.chain(texts, others)) if p is not None)
-            self.trigram = Trigram(sequences, len(self.lexicon.names))
+            self.ngram = Ngram(sequences, len(self.lexicon.names), settings.train.denominator_order)
         shared = (data, settings.model, features, self.statistics, self.vocabulary)
         augmenter = Augmenter(settings.augment, features, noises)
         views = 2 if settings.train.consistency else 1
@@ -236,11 +236,11 @@ class Trainer:
         )  # fmt: skip
         if c.carry_probability:
             self.carried = out.state
-        trigram = self.trigram if self.epoch >= c.ctc_epochs else None
+        ngram = self.ngram if self.epoch >= c.ctc_epochs else None
         taught = None
         if self.teachers:
             taught = self.teachers(batch.unmasked.to(self.device), batch.lengths)
-        loss, values = objective(out, batch, c, trigram, self.model.auxiliary, taught)
+        loss, values = objective(out, batch, c, ngram, self.model.auxiliary, taught)
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self.model)
         values["gradient_norm"] = optimiser.step(
@@ -367,7 +367,7 @@ class Trainer:
 
 
 def _sample(paths: list[Path]) -> Iterator[str]:
-    """Every fourth line of texts (.txt or .xz): plenty for a trigram of phones."""
+    """Every fourth line of texts (.txt or .xz): plenty for an n-gram of phones."""
     for path in paths:
         with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open() as lines:
             yield from (line.strip() for line in itertools.islice(lines, 0, None, 4))

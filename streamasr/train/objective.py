@@ -17,7 +17,7 @@ from .attention import AttentionDecoder
 from .batches import Batch
 from .config import Config, TrainConfig
 from .consistency import disagreement, divergence
-from .crf import Trigram, log_denominator
+from .crf import Ngram, log_denominator
 from .ctc import ctc_loss
 from .model import AcousticModel, Output
 from .prediction import FramePredictor
@@ -40,11 +40,11 @@ def objective(
     out: Output,
     batch: Batch,
     settings: TrainConfig,
-    trigram: Trigram | None,
+    ngram: Ngram | None,
     auxiliary: nn.ModuleDict,
     taught: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Output for a batch -> (loss, its parts by name). The phones' loss is CTC's without a `trigram`.
+    """Output for a batch -> (loss, its parts by name). The phones' loss is CTC's without an `ngram`.
 
     `auxiliary`: of `auxiliaries`. `taught` [S, B, phones]: log-probabilities of the teachers.
     """
@@ -61,7 +61,7 @@ def objective(
     if out.phone_logits is not None and known:
         targets = [phones for phones in batch.phones if phones is not None]
         logits, steps = out.phone_logits[:, known], out.steps[known]
-        phone_loss, of_phones = _of_phones(logits, targets, steps, settings, trigram)
+        phone_loss, of_phones = _of_phones(logits, targets, steps, settings, ngram)
         if taught is not None:
             inside = (torch.arange(len(logits))[:, None] < steps).to(logits.device)
             apart = (divergence(taught[:, known], logits.log_softmax(-1)) * inside).sum()
@@ -78,14 +78,14 @@ def objective(
 
 
 def _of_phones(
-    logits: Tensor, phones: Targets, steps: Tensor, settings: TrainConfig, trigram: Trigram | None
+    logits: Tensor, phones: Targets, steps: Tensor, settings: TrainConfig, ngram: Ngram | None
 ) -> tuple[Tensor, dict[str, float]]:
     losses = ctc_loss(logits, phones, steps)
     _, measured = mean_loss(losses, phones)
     values = {"phone_loss": measured}
-    if trigram is not None:
-        said = torch.tensor([trigram.log_probability(p) for p in phones])
-        log_z = log_denominator(logits, trigram, steps)
+    if ngram is not None:
+        said = torch.tensor([ngram.log_probability(p) for p in phones])
+        log_z = log_denominator(logits, ngram, steps)
         losses = losses + settings.denominator * (log_z - said.to(log_z.device))
     loss, values["phone_objective"] = mean_loss(losses, phones)
     if settings.consistency:
