@@ -124,6 +124,13 @@ def test_a_model_that_hears_the_future_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "m").exists()
 
 
+def test_layer_norm_between_layers_is_refused(tmp_path: Path) -> None:
+    config = ModelConfig(channels=3, hidden=8, layers=1, norm="between")
+    with pytest.raises(ConfigError, match="between layers is for comparison"):
+        write(tmp_path / "m", config, model_of(config))
+    assert not (tmp_path / "m").exists()
+
+
 @pytest.mark.parametrize("look_ahead", [0, 3])
 def test_the_phone_head_is_exported_and_computes_what_was_trained(look_ahead: int, tmp_path: Path) -> None:
     config = ModelConfig(channels=3, hidden=16, layers=2, look_ahead=look_ahead, phone_layer=2, flush_steps=4)

@@ -75,6 +75,7 @@ def test_overrides_are_typed_by_the_field(tmp_path: Path) -> None:
         ("[train]\npredict_steps = -2", r"train\.predict_steps must not be negative, not -2"),
         ("[train]\nattention_weight = -0.1", r"train\.attention_weight must not be negative, not -0\.1"),
         ("[train]\ndenominator_order = 5", r"train\.denominator_order must be 2, 3 or 4, not 5"),
+        ("subwords = 30", r"data\.subwords must be 0 \(letters\) or at least 55, which spell any word"),
         ("[train]\nepochs = nan", r"train\.epochs must be a whole number"),
         ("model = 3", r"unknown key data\.model"),
         ("[", r"tiny\.toml: not valid TOML"),

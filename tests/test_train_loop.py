@@ -25,7 +25,9 @@ import torch
 
 import streamasr
 from streamasr.errors import ConfigError, ModelError
-from streamasr.train import checkpoint, config, export, loop, objective, start
+from streamasr.features import FeatureConfig
+from streamasr.search import lexicon
+from streamasr.train import cache, checkpoint, config, export, loop, objective, start, suspects
 from streamasr.train.model import AcousticModel
 
 CONFIG = """
@@ -516,6 +518,26 @@ def test_checkpointing_layers_changes_no_gradient(cell: str) -> None:
         assert torch.equal(a, b)
 
 
+def test_layer_norm_between_layers() -> None:
+    """Plain recurrences, each normalised over its units before the residual sum: by hand in NumPy."""
+    model, frames, lengths = model_of(norm="between", layers=2, dropout=0.0)
+    assert not any("gain" in name for name, _ in model.named_parameters())
+    with torch.no_grad():
+        for norm in model.norms:
+            norm.weight.uniform_(0.5, 2.0)
+            norm.bias.uniform_(-1.0, 1.0)
+        x = model._convolutions(frames)
+        for layer, norm in zip(model.layers, model.norms, strict=True):
+            y = layer(x, None, lengths // 3)[0].numpy()
+            y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-5)
+            y = torch.from_numpy(y * norm.weight.numpy() + norm.bias.numpy())
+            x = x + y if x.shape == y.shape else y
+        expected = model.output(x)
+        torch.testing.assert_close(model(frames, lengths).logits, expected, rtol=0, atol=1e-5)
+    _, found = gradients(model, frames, lengths)
+    assert len(found) == len(list(model.parameters()))
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_truncation_changes_gradients_but_not_outputs(cell: str) -> None:
     model, frames, lengths = model_of(cell=cell)
@@ -620,3 +642,70 @@ def test_the_first_epochs_may_be_without_the_denominator(trainer: loop.Trainer) 
     trainer.epoch = 1
     late = trainer.update(batch, 0.0)
     assert late["phone_objective"] != late["phone_loss"]
+
+
+def test_sub_words_are_learnt_said_kept_and_not_exported(
+    train: Any, corpus: Path, tmp_path: Path, trainer: loop.Trainer
+) -> None:
+    folder = train("data.subwords=70", "train.epochs=1")
+    content = checkpoint.read(folder / "last.pt")
+    tokens = content["vocabulary"]["tokens"]
+    assert 55 < len(tokens) <= 70 and content["average"]["output.weight"].shape[0] == len(tokens)
+    assert any(len(token.strip()) > 1 for token in tokens[1:]) and not (folder / "model").exists()
+    assert {"cer", "wer"} <= log_of(folder)[-1]["dev"]["tones-dev"].keys()
+    with pytest.raises(ModelError, match=r"last\.pt: says sub-words"):
+        export.from_checkpoint(folder / "last.pt", tmp_path / "m", "m")
+    train("data.subwords=70", "train.epochs=2", resume=True)
+    assert checkpoint.read(folder / "last.pt")["vocabulary"]["tokens"] == tokens
+    settings = config.read(corpus / "tiny.toml", ["data.subwords=60"])  # other transcripts would give others
+    begun = loop.Trainer(settings, corpus, tmp_path, start.read(str(folder / "last.pt")))
+    assert list(begun.vocabulary.tokens) == tokens
+    for text in ("abc d", "zebra o'clock"):
+        assert begun.vocabulary.decode(begun.vocabulary.encode(text)) == text
+    with pytest.raises(ModelError, match="does not fit this configuration"):
+        trainer.restore(checkpoint.read(folder / "last.pt"), folder / "last.pt")
+
+
+def test_suspects_are_told_by_their_loss(
+    train: Any, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train("train.epochs=1", "model.phone_layer=2", "train.denominator=0.0")
+    spelt = [line.split("\t") for line in (corpus / "lexicon.txt").read_text().splitlines()]
+    numbers = {letter: i for i, letter in enumerate("ABCD", 2)}
+    words = [(word, tuple(numbers[phone.rstrip("1")] for phone in phones.split())) for word, phones in spelt]
+    lexicon.build(words, 6).write(folder / "model" / "lexicon.safetensors")
+    lines = (corpus / "tones-train.jsonl").read_text().splitlines()[:12]
+    listed = [json.loads(line) for line in lines]
+    listed[5]["text"] = " ".join(word for word, _ in words)  # more than can be said in two seconds
+    listed[7]["text"] = "unknown"
+    for entry in listed:
+        entry["audio"] = str(corpus / entry["audio"])
+    manifest = tmp_path / "listed.jsonl"
+    manifest.write_text("".join(json.dumps(entry) + "\n" for entry in listed))
+    given = [str(folder / "last.pt"), str(manifest), "--like", str(folder / "model"), "--worst", "3"]
+    assert suspects.main(given) == 0
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 3 and told.out.startswith(f"   inf  {listed[5]['id']}  'a")
+    known = [entry for entry in listed if dict(words).keys() >= set(entry["text"].split())]
+    assert f"{len(known)} utterances" in told.err and 5 < len(known) < 12  # a word that nobody can pronounce
+    found = suspects.suspects(folder / "last.pt", manifest, str(folder / "model"))
+    losses = [suspect.loss for suspect in found]
+    assert losses == sorted(losses, reverse=True) and all(map(math.isfinite, losses[1:]))
+    # Against torch's own loss on the last of them, alone.
+    (u,) = (u for u in cache.load([manifest], Path("runs/cache"), FeatureConfig()) if u.id == found[-1].id)
+    begun = start.read(str(folder / "last.pt"))
+    frames = (u.frames.astype(np.float32) - begun.statistics[0]) / begun.statistics[1]
+    silence = (np.log(FeatureConfig().floor) - begun.statistics[0]) / begun.statistics[1]
+    steps = -(-len(frames) // 3) + 4
+    frames = np.concatenate([frames, np.tile(silence, (3 * steps - len(frames), 1))]).astype(np.float32)
+    settings = config.read(corpus / "tiny.toml", ["model.phone_layer=2"]).model
+    model = AcousticModel(settings, 80, len(loop.CHARACTERS), 6).eval()
+    model.load_state_dict(begun.weights)
+    logits = model(torch.from_numpy(frames)[None], torch.tensor([3 * steps])).phone_logits
+    phones = [number for word in u.text.split() for number in (1, *dict(words)[word])][1:]
+    expected = torch.nn.functional.ctc_loss(
+        logits.log_softmax(-1), torch.tensor([phones]), [steps], [len(phones)], reduction="sum"
+    )
+    assert found[-1].loss == pytest.approx(float(expected.detach()) / len(phones), rel=0.02)  # bfloat16
+    assert suspects.main([*given[:2], "--like", "en"]) == 1
+    assert "last.pt: has no phones, or others than the lexicon of 'en'" in capsys.readouterr().err

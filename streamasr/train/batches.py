@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..features import FeatureConfig
-from ..vocabulary import Vocabulary
 from .augment import Augmenter
 from .cache import CachedUtterance
 from .config import DataConfig, ModelConfig
+from .units import Units
 
 Phones = Callable[[str], NDArray[np.int64] | None]
 
@@ -48,7 +48,7 @@ class Batches:
         model: ModelConfig,
         features: FeatureConfig,
         statistics: tuple[NDArray[np.float32], NDArray[np.float32]],
-        vocabulary: Vocabulary,
+        vocabulary: Units,
         phones: Phones | None = None,
         augmenter: Augmenter | None = None,
         views: int = 1,

@@ -28,6 +28,7 @@ class DataConfig:
     dev: tuple[str, ...]  # manifests; validated after every epoch, each by itself
     noise: tuple[str, ...] = ()  # manifests of recordings without speech to mix in
     lexicon: tuple[str, ...] = ()  # word TAB phones; the model that --from names pronounces other words
+    subwords: int = 0  # what the first head says: so many sub-words of the transcripts; 0: letters
     text: tuple[str, ...] = ()  # lines of words (.txt, .xz), beside the transcripts, for the denominator
     teachers: tuple[str, ...] = ()  # checkpoints whose phones the model learns beside the transcripts
     exclude: tuple[str, ...] = ()  # manifests left out of what `train` matches
@@ -43,7 +44,7 @@ class ModelConfig:
     frames_per_step: int = 3
     channels: int = 32
     cell: str = "lstm"
-    norm: str = "joint"
+    norm: str = "joint"  # "joint" | "separate" | "between" layers, for comparison | "none"
     hidden: int = 384
     layers: int = 4
     look_ahead: int = 0  # steps
@@ -212,9 +213,10 @@ def _convert(kind: Any, value: Any, source: str, key: str) -> Any:
 
 
 _KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+FEWEST_SUBWORDS = 55  # the blank, 26 letters and the apostrophe, each within a word and at its end
 _CHOICES = {
     "model.cell": ("lstm", "gru", "rnn"),
-    "model.norm": ("joint", "separate", "none"),
+    "model.norm": ("joint", "separate", "between", "none"),
     "optimiser.schedule": ("cosine", "plateau", "constant"),
     "train.precision": ("bfloat16", "float32"),
 }
@@ -260,6 +262,10 @@ def _check(config: Config, source: str) -> None:
             )
     if not config.name or Path(config.name).name != config.name:
         raise ConfigError(f"{source}: name must be a plain file name, not {config.name!r}")
+    if config.data.subwords and config.data.subwords < FEWEST_SUBWORDS:
+        raise ConfigError(
+            f"{source}: data.subwords must be 0 (letters) or at least {FEWEST_SUBWORDS}, which spell any word"
+        )
     if config.train.denominator_order not in (2, 3, 4):
         order = config.train.denominator_order
         raise ConfigError(f"{source}: train.denominator_order must be 2, 3 or 4, not {order}")

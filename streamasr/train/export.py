@@ -40,6 +40,23 @@ def encoder_of(model: ModelConfig) -> EncoderConfig:
     return EncoderConfig(**{k: v for k, v in asdict(model).items() if k in shared})
 
 
+def refusal(settings: config.Config, path: str = "CHECKPOINT") -> str:
+    """Why what such a run has trained cannot be exported; "" if it can."""
+    if settings.train.predict_steps:
+        return f"predicts frames and has not learnt to read: begin a run with --from {path}"
+    if settings.data.subwords:
+        return "says sub-words, which are for comparison: the recogniser reads letters (data.subwords=0)"
+    return _not_streaming(settings.model)
+
+
+def _not_streaming(model: ModelConfig) -> str:
+    if model.bidirectional:
+        return "a bidirectional model hears the future: it cannot be exported for streaming"
+    if model.norm == "between":
+        return "layer norm between layers is for comparison: the engine has joint, separate and none"
+    return ""
+
+
 def write(
     path: Path,
     model: ModelConfig,
@@ -58,8 +75,8 @@ def write(
 
     With `phones`, `weights` have their head too, and "phone_output.prior". `like`: as modelfile.write.
     """
-    if model.bidirectional:
-        raise ConfigError("a bidirectional model hears the future: it cannot be exported for streaming")
+    if reason := _not_streaming(model):
+        raise ConfigError(reason)
     description = modelfile.Description(
         name=name,
         language="en",
@@ -86,6 +103,8 @@ def from_checkpoint(
     content = checkpoint.read(path)
     try:
         settings = config.from_dict(json.loads(content["config"]), str(path))
+        if reason := refusal(settings, str(path)):
+            raise ModelError(f"{path}: {reason}")
         mean, std = (s.numpy() for s in content["statistics"])
         vocabulary = Vocabulary(tuple(content["vocabulary"]["tokens"]), content["vocabulary"]["kind"])
         weights, summary = content["average"], content["summary"]
@@ -96,10 +115,6 @@ def from_checkpoint(
             weights["phone_output.prior"] = content["prior"]
     except (KeyError, ValueError, TypeError) as error:
         raise ModelError(f"{path}: not a training checkpoint ({error!r})") from error
-    if settings.train.predict_steps:
-        raise ModelError(
-            f"{path}: predicts frames and has not learnt to read: begin a run with --from {path}"
-        )
     other = modelfile.read(modelfile.find(like or began)) if like or began else None
     tokens = other and (other.description.vocabulary, other.description.phones)
     if not like and tokens != (vocabulary, phones):

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from ..errors import ConfigError, ModelError
 from ..features import FeatureConfig
 from ..vocabulary import Vocabulary
-from . import cache, checkpoint, config, curves, export, optimiser, start
+from . import cache, checkpoint, config, curves, export, optimiser, start, units
 from .augment import Augmenter
 from .batches import Batch, Batches, pieces, statistics
 from .crf import Ngram
@@ -57,7 +57,7 @@ class Trainer:
         self.rank, self.world = self.processes.rank, self.processes.world
         self.device = self.processes.device
         features = FeatureConfig()
-        self.features, self.vocabulary = features, CHARACTERS
+        self.features = features
         data = settings.data
         excluded = set(config.manifests(data.exclude, base))
         train = [p for p in config.manifests(data.train, base) if p not in excluded]
@@ -68,6 +68,11 @@ class Trainer:
         self._say(f"reading {len(train)} training, {len(dev)} validation manifests (cache: {cache_folder})")
         utterances = cache.load(train, cache_folder, features, settings.augment.room_probability > 0)
         self.statistics = begun.statistics if begun else statistics(utterances)
+        self.vocabulary: units.Units = CHARACTERS
+        if data.subwords and begun and begun.subwords:
+            self.vocabulary = units.SubwordUnits(begun.subwords)
+        elif data.subwords:
+            self.vocabulary = units.learn((u.text for u in utterances), data.subwords, CHARACTERS)
         noise = cache.load(config.manifests(data.noise, base), cache_folder, features)
         noises = [u.frames for u in noise]
         utterances += pieces(noise, NOISE_FRAMES)  # what has no words in it is to be read as nothing
@@ -418,7 +423,7 @@ def main(path: Path, overrides: list[str], resume: bool, source: str = "") -> in
         return 130
     finally:
         signal.signal(signal.SIGINT, handler)
-    if trainer.rank == 0 and not settings.model.bidirectional and not settings.train.predict_steps:
+    if trainer.rank == 0 and not export.refusal(settings):
         best = folder / "best.pt"
         export.from_checkpoint(best if best.exists() else last, folder / "model", settings.name)
         trainer._say(f"model written to {folder / 'model'}")

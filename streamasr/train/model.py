@@ -78,14 +78,17 @@ class AcousticModel(nn.Module):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
         directions = 2 if config.bidirectional else 1
         width = channels * -(-mel_bands // 4)
+        between = config.norm == "between"
         layers = []
         for _ in range(config.layers):
             for _ in range(directions):
-                layer = RecurrentLayer(width, hidden, config.cell, config.norm)
+                layer = RecurrentLayer(width, hidden, config.cell, "none" if between else config.norm)
                 layer.compute_dtype, layer.weight_dropout = self.dtype, config.weight_dropout
                 layers.append(layer)
             width = hidden * directions
         self.layers = nn.ModuleList(layers)
+        outputs = config.layers if between else 0  # of layers, normalised before the residual sum
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(outputs))
         self.dropout = StepsDropout(config.dropout)
         self.look_ahead = LookAhead(config.look_ahead, width) if config.look_ahead else None
         self.output = nn.Linear(width, tokens)
@@ -116,6 +119,8 @@ class AcousticModel(nn.Module):
                 y, last = checkpoint(self._level, level, x, initial, steps, bptt_steps, use_reentrant=False)
             else:
                 y, last = self._level(level, x, initial, steps, bptt_steps)
+            if self.norms:
+                y = self.norms[level](y.float()).to(y.dtype)
             y = self.dropout(y)
             x = x + y if x.shape == y.shape else y
             final.append((last[0].detach(), last[1].detach()))

@@ -20,7 +20,7 @@ from torch import Tensor
 from .. import modelfile
 from ..errors import ModelError
 from ..search import lexicon, lm
-from . import checkpoint
+from . import checkpoint, units
 
 Phones = tuple[str, ...]
 
@@ -38,6 +38,7 @@ class Start:
     statistics: tuple[NDArray[np.float32], NDArray[np.float32]]
     phones: Phones = ()
     like: str = ""
+    subwords: Phones = ()  # tokens of the first head, if they are such
 
     def phones_of(self, word: str) -> Phones | None:
         """A word's first pronunciation in the model's lexicon, else None."""
@@ -86,7 +87,9 @@ def of_checkpoint(path: Path, content: dict[str, Any]) -> Start:
     try:
         mean, std = (s.numpy() for s in content["statistics"])
         phones, like = tuple(content.get("phones", ())), content.get("like", "")
-        return Start(str(path), content["average"], (mean, std), phones, like)
+        vocabulary = content["vocabulary"]
+        subwords = tuple(vocabulary["tokens"]) if vocabulary["kind"] == units.KIND else ()
+        return Start(str(path), content["average"], (mean, std), phones, like, subwords)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: not a training checkpoint ({error!r})") from error
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..evaluate import wer
-from ..vocabulary import BLANK, Vocabulary
+from ..vocabulary import BLANK
 from .batches import Batches
 from .model import AcousticModel
 from .phones import BOUNDARY
+from .units import Units
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def evaluating(model: AcousticModel, weights: dict[str, Tensor]) -> Iterator[Non
 
 @torch.no_grad()
 def error_rates(
-    model: AcousticModel, sets: dict[str, Batches], vocabulary: Vocabulary, device: torch.device
+    model: AcousticModel, sets: dict[str, Batches], vocabulary: Units, device: torch.device
 ) -> tuple[dict[str, dict[str, float]], Tensor]:
     """Error rates, fractions, pooled over each set.
 
