@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from streamasr.errors import ConfigError
 from streamasr.train import checkpoint, config
@@ -75,10 +76,10 @@ def test_the_objective_adds_the_divergence_per_phone() -> None:
     tokens = [np.array([2]), np.array([1, 2]), np.array([2])]
     frames = torch.zeros(3, 27, BANDS)
     batch = Batch(frames, frames, 3 * steps, tokens, [np.array([2, 3]), None, np.array([2])], [], 0.8)
-    out = Output(torch.randn(9, 3, 3), steps, logits, [])
+    out = Output(torch.randn(9, 3, 3), torch.zeros(9, 3, 8), steps, logits, [])
     settings = TrainConfig(distillation=0.7, phone_weight=0.5)
-    without, _ = objective(out, batch, settings, None)
-    loss, values = objective(out, batch, settings, None, taught)
+    without, _ = objective(out, batch, settings, None, nn.ModuleDict())
+    loss, values = objective(out, batch, settings, None, nn.ModuleDict(), taught)
     said = logits.detach().log_softmax(-1)
     expected = sum(divergence(taught[: steps[b], b], said[: steps[b], b]).sum() for b in (0, 2))
     torch.testing.assert_close(loss - without, 0.5 * 0.7 * expected / 3)
