@@ -82,6 +82,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
+    kind: str = "adamw"  # "muon": for the matrices of the recurrent layers
     learning_rate: float = 2e-3
     warmup_updates: int = 500
     schedule: str = "cosine"  # "cosine" to zero | "plateau" (halved when dev CER stalls) | "constant"
@@ -217,6 +218,7 @@ FEWEST_SUBWORDS = 55  # the blank, 26 letters and the apostrophe, each within a 
 _CHOICES = {
     "model.cell": ("lstm", "gru", "rnn"),
     "model.norm": ("joint", "separate", "between", "none"),
+    "optimiser.kind": ("adamw", "muon"),
     "optimiser.schedule": ("cosine", "plateau", "constant"),
     "train.precision": ("bfloat16", "float32"),
 }

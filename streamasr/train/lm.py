@@ -128,9 +128,7 @@ class Trainer:
             len(self.subwords), m.embedding, m.hidden, m.layers, m.dropout, c.precision
         ).to(self.device)
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self.optimiser = torch.optim.AdamW(
-            optimiser.groups(self.model, settings.optimiser.weight_decay), betas=(0.9, 0.98), fused=True
-        )
+        self.optimiser = optimiser.Optimiser(self.model, "adamw", settings.optimiser.weight_decay)
         self.updates, self.elapsed, self.best = 0, 0.0, math.inf
         self.state: State = self.model.start(c.streams)
         self.log: list[dict[str, Any]] = []
@@ -213,7 +211,7 @@ class Trainer:
         random = np.random.default_rng([c.seed, self.updates, 7])
         keep = torch.from_numpy(random.random(c.streams) >= c.forget_probability).to(self.device)[:, None]
         initial = [(h.float() * keep, s.float() * keep) for h, s in self.state]
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         logits, self.state = self.model(tokens, initial)
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
         loss.backward()  # type: ignore[no-untyped-call]

@@ -111,9 +111,8 @@ class Trainer:
         names = self.lexicon.names if self.lexicon else ()
         self.teachers = Teachers(paths, self.statistics, names, settings, self.device) if paths else None
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self.optimiser = torch.optim.AdamW(
-            optimiser.groups(self.model, settings.optimiser.weight_decay), betas=(0.9, 0.98), fused=True
-        )
+        o = settings.optimiser
+        self.optimiser = optimiser.Optimiser(self.model, o.kind, o.weight_decay)
         self.prior = torch.zeros(phones)  # log of the phone head's mean output on the dev sets
         self.updates = 0  # done so far
         self.heard = self.elapsed = 0.0  # seconds of speech trained on, seconds of training
@@ -234,7 +233,7 @@ class Trainer:
         c = self.config.train
         self.model.train()
         torch.manual_seed(c.seed * 1_000_003 + self.updates * 997 + self.rank)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         out = self.model(
             batch.frames.to(self.device), batch.lengths, self._initial(len(batch.tokens)),
             c.bptt_steps, c.checkpoint_layers,

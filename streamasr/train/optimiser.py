@@ -9,11 +9,50 @@ import torch
 from torch import Tensor, nn
 
 
-def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters for AdamW: matrices decay; gains and biases do not."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+class Optimiser:
+    """AdamW for all parameters, or Muon for the recurrent layers' matrices and AdamW for the rest.
+
+    Muon (Jordan et al. 2024, arXiv:2502.16982): the momentum of a matrix is made orthogonal, every direction
+    of it moves alike. Its steps are as long, by root mean square, as AdamW's, so both take the same rate.
+    Matrices decay; gains and biases do not.
+    """
+
+    def __init__(self, model: nn.Module, kind: str, weight_decay: float) -> None:
+        muon = [
+            p
+            for n, p in model.named_parameters()
+            if kind == "muon" and n.startswith("layers.") and p.dim() == 2
+        ]
+        taken = set(map(id, muon))
+        rest = [p for p in model.parameters() if id(p) not in taken]
+        groups = [
+            {"params": [p for p in rest if p.dim() > 1], "weight_decay": weight_decay},
+            {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)]
+        if muon:
+            self._parts.append(
+                torch.optim.Muon(muon, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
+
+    def zero_grad(self) -> None:
+        for part in self._parts:
+            part.zero_grad(set_to_none=True)
+
+    def step(self, rate: float) -> None:
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [part.state_dict() for part in self._parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]] | dict[str, Any]) -> None:
+        """Raises ValueError if they are of another optimiser."""
+        several = [states] if isinstance(states, dict) else states  # one, as checkpoints had it before Muon
+        for part, state in zip(self._parts, several, strict=True):
+            part.load_state_dict(state)
 
 
 def warmed_up(updates: int, warmup: int) -> float:
@@ -30,7 +69,7 @@ def cosine(updates: int, warmup: int, total: int) -> float:
 
 def step(
     model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimiser: Optimiser,
     average: dict[str, Tensor],
     *,
     rate: float,
@@ -44,9 +83,7 @@ def step(
     """
     norm = float(nn.utils.clip_grad_norm_(model.parameters(), clip_norm))
     if math.isfinite(norm):
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        optimiser.step()
+        optimiser.step(rate)
     # Early averages would be of weights that are still far away: the window grows with the run.
     decay = min(average_decay, (2 + updates) / (11 + updates))
     with torch.no_grad():
