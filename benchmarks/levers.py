@@ -27,7 +27,7 @@ RECIPE = ROOT / "configs" / "trainclean5.toml"
 DEV = ROOT.parent / "shared" / "data" / "librispeech-dev.jsonl"
 SMALL = [
     "model.hidden=256", "model.layers=3", "model.phone_layer=3", "model.channels=16", "model.dropout=0.1",
-    "train.denominator=0", "train.epochs=6", "optimiser.learning_rate=2e-3",
+    "train.denominator=0", "train.epochs=6",
 ]  # fmt: skip
 
 
