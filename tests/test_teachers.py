@@ -47,7 +47,7 @@ def test_the_mean_of_all_teachers_is_taught_each_hearing_its_own_normalisation(t
     paths = [tmp_path / "one.pt", tmp_path / "two.pt"]
     members = [teacher(path, i, 0.3 * i, 1.0 + i) for i, path in enumerate(paths)]
     frames, lengths = torch.randn(3, 30, BANDS), torch.tensor([30, 21, 9])
-    taught = Teachers(paths, STATISTICS, PHONES, STUDENT, torch.device("cpu"))(frames, lengths)
+    taught = Teachers(paths, STATISTICS, PHONES, MODEL, torch.device("cpu"))(frames, lengths)
     expected = torch.zeros(())
     for i, member in enumerate(members):
         out = member.eval()((frames - 0.3 * i) / (1.0 + i), lengths)
@@ -61,10 +61,10 @@ def test_other_phones_and_other_steps_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "one.pt"
     teacher(path, 0, 0.0, 1.0)
     with pytest.raises(ConfigError, match=r"one\.pt: a teacher must have the phones"):
-        Teachers([path], STATISTICS, PHONES[:-1], STUDENT, torch.device("cpu"))
+        Teachers([path], STATISTICS, PHONES[:-1], MODEL, torch.device("cpu"))
     teacher(path, 0, 0.0, 1.0, replace(MODEL, frames_per_step=4))
     with pytest.raises(ConfigError, match=r"one\.pt: .* 4 frames, not 3"):
-        Teachers([path], STATISTICS, PHONES, STUDENT, torch.device("cpu"))
+        Teachers([path], STATISTICS, PHONES, MODEL, torch.device("cpu"))
 
 
 def test_the_objective_adds_the_divergence_per_phone() -> None:

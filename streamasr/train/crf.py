@@ -30,7 +30,7 @@ from torch import Tensor
 from .lnlstm import halves, run_split
 
 EDGE = 0  # before the first token and after the last: the blank's number, which no sequence contains
-MOST_CONTEXTS = 1_500  # of three tokens that a 4-gram keeps: two and a half times the time of a trigram
+MOST_CONTEXTS = 1_500  # of three tokens that a 4-gram keeps: the more, the slower
 _LEAST = 1e-20  # shares below it are left out: their products would be denormal numbers, and slow
 
 

@@ -109,7 +109,8 @@ class Trainer:
         self.model.to(self.device)
         paths = [] if settings.train.predict_steps else config.manifests(data.teachers, base)
         names = self.lexicon.names if self.lexicon else ()
-        self.teachers = Teachers(paths, self.statistics, names, settings, self.device) if paths else None
+        taught = (self.statistics, names, settings.model, self.device)
+        self.teachers = Teachers(paths, *taught) if paths else None
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         o = settings.optimiser
         self.optimiser = optimiser.Optimiser(self.model, o.kind, o.weight_decay)

@@ -6,6 +6,7 @@ of pronunciation those that are new, and its language model says what sequences 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,8 @@ from torch import Tensor
 from .. import modelfile
 from ..errors import ModelError
 from ..search import lexicon, lm
-from . import checkpoint, units
+from . import checkpoint, config, units
+from .model import AcousticModel, network
 
 Phones = tuple[str, ...]
 
@@ -92,6 +94,19 @@ def of_checkpoint(path: Path, content: dict[str, Any]) -> Start:
         return Start(str(path), content["average"], (mean, std), phones, like, subwords)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: not a training checkpoint ({error!r})") from error
+
+
+def network_of(path: Path, content: dict[str, Any]) -> AcousticModel:
+    """Content of best.pt or last.pt -> its network, averaged weights, in evaluation. Raises ModelError."""
+    begun = of_checkpoint(path, content)
+    settings = config.from_dict(json.loads(content["config"]), str(path))
+    tokens, bands = len(content["vocabulary"]["tokens"]), len(begun.statistics[0])
+    model = AcousticModel(settings.model, bands, tokens, len(begun.phones), settings.train.precision)
+    try:
+        model.load_state_dict(network(begun.weights))
+    except RuntimeError as error:
+        raise ModelError(f"{path}: its weights are not those of its configuration") from error
+    return model.eval()
 
 
 def read(source: str) -> Start:

@@ -19,13 +19,12 @@ from pathlib import Path
 
 import torch
 
-from ..errors import ConfigError, ModelError, StreamASRError
+from ..errors import ConfigError, StreamASRError
 from ..features import FeatureConfig
 from ..vocabulary import BLANK, Vocabulary
 from . import cache, checkpoint, config, start
 from .batches import Batches
 from .ctc import ctc_loss
-from .model import AcousticModel
 from .phones import PhoneLexicon
 from .units import SubwordUnits
 
@@ -57,11 +56,7 @@ def suspects(source: Path, manifest: Path, like: str, folder: Path = Path("runs/
     tokens = tuple(content["vocabulary"]["tokens"])
     vocabulary = SubwordUnits(tokens) if begun.subwords else Vocabulary(tokens)
     features = FeatureConfig()
-    model = AcousticModel(
-        settings.model, features.mel_bands, len(vocabulary), len(begun.phones), settings.train.precision
-    ).eval()
-    if model.load_state_dict(begun.weights, strict=False).missing_keys:
-        raise ModelError(f"{source}: lacks weights of the network that its configuration describes")
+    model = start.network_of(source, content)
     utterances = cache.load([manifest], folder, features)
     batches = Batches(
         utterances, settings.data, settings.model, features, begun.statistics, vocabulary, lexicon

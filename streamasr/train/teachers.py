@@ -7,7 +7,6 @@ the state zero; of several, the mean of their probabilities is taught.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ConfigError
-from . import checkpoint, config, start
-from .model import AcousticModel, network
+from . import checkpoint, start
+from .config import ModelConfig
+from .model import AcousticModel
 
 Statistics = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -34,31 +34,28 @@ class Teachers:
         paths: Sequence[Path],
         statistics: Statistics,
         phones: Sequence[str],
-        student: config.Config,
+        student: ModelConfig,
         device: torch.device,
     ) -> None:
         self._members: list[tuple[AcousticModel, Tensor, Tensor]] = []
         for path in paths:
             content = checkpoint.read(path)
             begun = start.of_checkpoint(path, content)
-            settings = config.from_dict(json.loads(content["config"]), str(path))
             if begun.phones != tuple(phones):
                 raise ConfigError(f"{path}: a teacher must have the phones of the model it teaches")
-            if settings.model.frames_per_step != student.model.frames_per_step:
+            model = start.network_of(path, content)
+            frames_per_step = model.config.frames_per_step
+            if frames_per_step != student.frames_per_step:
                 raise ConfigError(
                     f"{path}: a teacher's steps must be as long as the student's: "
-                    f"{settings.model.frames_per_step} frames, not {student.model.frames_per_step}"
+                    f"{frames_per_step} frames, not {student.frames_per_step}"
                 )
-            tokens = len(content["vocabulary"]["tokens"])
-            bands = len(begun.statistics[0])
-            model = AcousticModel(settings.model, bands, tokens, len(phones), student.train.precision)
-            model.load_state_dict(network(begun.weights))
             # Frames come normalised by the student's statistics.
             (mean, std), (own_mean, own_std) = statistics, begun.statistics
             scale, shift = (
                 torch.from_numpy(x).to(device) for x in (std / own_std, (mean - own_mean) / own_std)
             )
-            self._members.append((model.to(device).eval(), scale, shift))
+            self._members.append((model.to(device), scale, shift))
 
     @torch.no_grad()
     def __call__(self, frames: Tensor, lengths: Tensor) -> Tensor:
