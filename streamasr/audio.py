@@ -7,11 +7,12 @@ trusted: whatever is wrong with it, the caller gets an AudioError that names it.
 
 from __future__ import annotations
 
-import io
 import os
+import shutil
+import tempfile
 import wave
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,10 +44,10 @@ def read_stream(file: BinaryIO) -> tuple[Samples, int]:
     The bytes of any recording that `read` takes. Raises as `read` does.
     """
     try:
-        content = io.BytesIO(file.read())
+        with _to_its_end(file) as content:
+            return _joined(_decode(content, "standard input", BLOCK_SECONDS))
     except OSError as error:
         raise AudioError(f"standard input: {error.strerror or error}") from error
-    return _joined(_decode(content, "standard input", BLOCK_SECONDS))
 
 
 def blocks(path: str | os.PathLike[str], seconds: float) -> Iterator[tuple[Samples, int]]:
@@ -58,8 +59,11 @@ def blocks(path: str | os.PathLike[str], seconds: float) -> Iterator[tuple[Sampl
     name = os.fspath(path)
     try:
         with open(name, "rb") as file:
-            # A pipe cannot go back to its start: it is read to its end first.
-            yield from _decode(file if file.seekable() else io.BytesIO(file.read()), name, seconds)
+            if file.seekable():
+                yield from _decode(file, name, seconds)
+                return
+            with _to_its_end(file) as content:  # a pipe cannot go back to its start
+                yield from _decode(content, name, seconds)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = getattr(error, "strerror", None) or error
         raise AudioError(f"{name}: cannot be read: {reason}; check the path") from error
@@ -98,7 +102,19 @@ def _joined(pieces: Iterator[tuple[Samples, int]]) -> tuple[Samples, int]:
     return np.concatenate([samples for samples, _ in parts]), parts[0][1]
 
 
-def _decode(file: BinaryIO, name: str, seconds: float) -> Iterator[tuple[Samples, int]]:
+def _to_its_end(file: BinaryIO) -> IO[bytes]:
+    """What is left of a file -> a file without a name, gone when it is closed. Raises OSError."""
+    content = tempfile.TemporaryFile()
+    try:
+        shutil.copyfileobj(file, content)
+        content.seek(0)
+    except BaseException:
+        content.close()
+        raise
+    return content
+
+
+def _decode(file: IO[bytes], name: str, seconds: float) -> Iterator[tuple[Samples, int]]:
     """A seekable file of any format -> pieces of `seconds`, at least one."""
     start = file.read(12)
     if not start:
@@ -152,7 +168,7 @@ def _pcm_values(content: bytes, width: int) -> Samples:
     return np.frombuffer(content, f"<i{width}").astype(np.float32) / full_scale
 
 
-def _decode_other(file: BinaryIO, name: str, seconds: float) -> Iterator[tuple[Samples, int]]:
+def _decode_other(file: IO[bytes], name: str, seconds: float) -> Iterator[tuple[Samples, int]]:
     """Anything that libsndfile knows -> pieces of `seconds`, at least one."""
     try:
         import soundfile
@@ -166,7 +182,10 @@ def _decode_other(file: BinaryIO, name: str, seconds: float) -> Iterator[tuple[S
             return False  # else it seeks after each piece, and MP3 decoders start anew there
 
     try:
-        reader = Forward(file)
+        # By its descriptor: where libsndfile calls back into Python for bytes, Ctrl-C within such a call is
+        # lost, and what has been read until then passes for the whole recording.
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        reader = Forward(file.fileno(), closefd=False)
     except Exception as error:  # soundfile raises half a dozen unrelated types on damaged files
         raise AudioError(f"{name}: not a recording in {FORMATS}, or damaged ({_reason(error)})") from error
     with reader:

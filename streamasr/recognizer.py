@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike
 
 from . import audio, modelfile, snapshot
 from .encoder import Encoder
-from .errors import AudioError, ConfigError, SnapshotError
+from .errors import AudioError, ConfigError, ModelError, SnapshotError
 from .events import Event, Final, Transcript
 from .features import LogMel
+from .resample import whole_rate
 from .search import lexicon, lm, lstm_lm, pronounce
 from .search.beam import BeamSearch
 from .search.confidence import RAW
@@ -124,15 +125,19 @@ class Recognizer:
         once more (docs/design.md, Endpoints). `phrases`: every segment is one of these, or several in a row,
         or none of them and not told; with search "beam", without hotwords. `rescore`: whether an LSTM
         language model has a say in finals; None for yes if the model brings one and searches by beam with a
-        language model. Raises AudioError for the rate, ModelError for a damaged lexicon or language model,
-        MissingDependency where numba is not, ConfigError for the rest.
+        language model. Raises AudioError for the rate, ModelError for a lexicon or language model that is
+        damaged or does not fit, MissingDependency where numba is not, ConfigError for the rest.
         """
+        rate = whole_rate(sample_rate)
         name = search or ("beam" if phrases is not None else self.default_search)
         if name not in ("greedy", "beam"):
             raise ConfigError(f'search {search!r} is unknown; there are "greedy" and "beam"')
         rules = _rules(endpointing)
         if at_endpoint not in AT_ENDPOINT:
             raise ConfigError(f"at_endpoint {at_endpoint!r} is unknown; there are {', '.join(AT_ENDPOINT)}")
+        for option, value in (("language_model", language_model), ("rescore", rescore)):
+            if value not in (None, True, False) or (value is None and option == "language_model"):
+                raise ConfigError(f"{option} {value!r}: must be True or False")
         if name == "greedy":
             if phrases is not None:
                 raise ConfigError(
@@ -144,9 +149,9 @@ class Recognizer:
                 )
             if rescore:
                 raise ConfigError('search "greedy" has one text to choose from; rescore needs "beam"')
-            settings = Settings(sample_rate, name, rules, at_endpoint=at_endpoint)
+            settings = Settings(rate, name, rules, at_endpoint=at_endpoint)
             return Stream(self.model, self._features, self._encoder, self._greedy, settings)
-        settings = Settings(sample_rate, name, rules, language_model, at_endpoint=at_endpoint)
+        settings = Settings(rate, name, rules, language_model, at_endpoint=at_endpoint)
         if phrases is not None:
             if hotwords:
                 raise ConfigError("hotwords: a stream that keeps to phrases has none; leave one of them out")
@@ -184,7 +189,7 @@ class Recognizer:
                 description = self.model.description
                 words, ngrams = self._file("lexicon"), self._file("lm")
                 if ngrams and not words and language_model:
-                    raise ConfigError(
+                    raise ModelError(
                         f"{ngrams}: needs a lexicon beside it, made by `python -m streamasr.data.lexicon`; "
                         "or leave the language model out"
                     )
@@ -197,9 +202,12 @@ class Recognizer:
                 guesses = self._file("g2p") if vocabulary.kind == "phones" else None
                 pronouncer = pronounce.read(guesses) if guesses else None
                 measured = description.calibration.beam if model else description.calibration.lexicon
-                self._beams[language_model] = BeamSearch(
-                    vocabulary, description.search, found, model, prior, (), pronouncer, measured or RAW
-                )
+                try:
+                    self._beams[language_model] = BeamSearch(
+                        vocabulary, description.search, found, model, prior, (), pronouncer, measured or RAW
+                    )
+                except ConfigError as error:  # parts that do not fit each other: the model's fault
+                    raise ModelError(f"{self.model.folder}: {error}") from None
             return self._beams[language_model]
 
     def _open_rescorer(self) -> Rescorer:
@@ -214,7 +222,10 @@ class Recognizer:
                     )
                 rescorer = Rescorer(lstm_lm.read(path.parent), self.model.description.search.rescore_weight)
                 words = next((b.lexicon.words for b in self._beams.values() if b.lexicon), ())
-                rescorer.check(words)
+                try:
+                    rescorer.check(words)
+                except ConfigError as error:
+                    raise ModelError(f"{path.parent}: {error}") from None
                 self._rescorer = rescorer
             return self._rescorer
 

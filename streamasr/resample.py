@@ -51,6 +51,16 @@ class ResamplerState:
     made: int  # output samples
 
 
+def whole_rate(rate: int) -> int:
+    """Hz, NumPy's integers too -> Python's integer. Raises AudioError for other types and rates."""
+    whole = isinstance(rate, (int, np.integer)) and not isinstance(rate, bool)
+    if not whole or not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(
+            f"sample rate {rate!r}: must be a whole number of Hz, {LOWEST_RATE} to {HIGHEST_RATE}"
+        )
+    return int(rate)
+
+
 class Resampler:
     """Stage samples [N] float32 at `source_rate` Hz -> samples [N'] float32 at 16,000 Hz.
 
@@ -60,12 +70,7 @@ class Resampler:
     """
 
     def __init__(self, source_rate: int) -> None:
-        whole = isinstance(source_rate, (int, np.integer)) and not isinstance(source_rate, bool)
-        if not whole or not LOWEST_RATE <= source_rate <= HIGHEST_RATE:
-            raise AudioError(
-                f"sample rate {source_rate!r}: must be a whole number of Hz, {LOWEST_RATE} to {HIGHEST_RATE}"
-            )
-        self.source_rate = int(source_rate)
+        self.source_rate = whole_rate(source_rate)
         common = math.gcd(self.source_rate, TARGET_RATE)
         self._up, self._down = TARGET_RATE // common, self.source_rate // common
         if self._up == self._down:

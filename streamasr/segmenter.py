@@ -30,6 +30,7 @@ _LEAST_BACKGROUND = -15.0
 _UNKNOWN = 1000.0  # background before the first step: falls to its level
 # Silent steps, loud or not, that are a pause in any case: so many times a rule's.
 _MOST_SILENCE = 2
+LONGEST_SECONDS = 86_400.0  # of a rule: a day
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,11 @@ class EndpointRule:
             ("silence_seconds", self.silence_seconds),
             ("length_seconds", self.length_seconds),
         ):
-            if not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise ConfigError(f"endpoint rule: {name} must be 0 or more, not {value!r}")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value <= LONGEST_SECONDS:
+                raise ConfigError(
+                    f"endpoint rule: {name} must be 0 to {LONGEST_SECONDS:g}, not {value!r:.80}"
+                )
         if self.silence_seconds == 0 and self.length_seconds == 0:
             raise ConfigError("endpoint rule: silence_seconds or length_seconds must be above 0")
 

@@ -161,6 +161,8 @@ class Stream:
         self._require_open()
         if not isinstance(self._search, BeamSearch):
             raise ConfigError('search "greedy" has one result; open the stream with search="beam"')
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ConfigError(f"nbest: a whole number of texts, 1 or more, not {count!r}")
         state = states.copy(self._state)
         self._flush(state)
         found = self._search.nbest(state.search, count)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import sys
 import threading
 import wave
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -263,3 +264,13 @@ def test_a_broken_pipe_is_an_audio_error() -> None:
 
     with pytest.raises(AudioError, match="standard input: "):
         audio.read_stream(Broken())  # type: ignore[arg-type]
+
+
+def test_an_interrupt_while_libsndfile_reads_is_not_lost(tmp_path: Path) -> None:
+    """Within a call back into Python it would be: what was read until then passed for the whole."""
+    path = tmp_path / "long.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 16_000 * 60).astype(np.float32), 16_000)
+    calling_back = mock.patch.object(soundfile.SoundFile, "_init_virtual_io", side_effect=AssertionError)
+    with path.open("rb") as file, calling_back:
+        assert sum(len(piece) for piece, _ in audio._decode(file, "long.flac", 10.0)) == 16_000 * 60
+        assert len(audio.read_stream(io.BytesIO(path.read_bytes()))[0]) == 16_000 * 60

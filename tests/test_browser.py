@@ -45,7 +45,8 @@ MICROPHONE = 44_100  # Hz of the one that Chromium plays: at this rate it leaves
 PATIENCE = 120.0  # seconds for anything: a busy machine is no error
 
 LINES = "[...document.querySelectorAll('#finals p > span')].map((span) => span.textContent)"
-IDLE = "document.getElementById('go').dataset.kind === 'start' && !document.getElementById('go').disabled"
+GO = "document.getElementById('go')"
+IDLE = f"{GO}.dataset.kind === 'start' && {GO}.ariaDisabled !== 'true'"
 NOTICE = "document.getElementById('notice').hidden ? '' : document.querySelector('#notice p').textContent"
 STATE = "document.getElementById('state-text').textContent"
 

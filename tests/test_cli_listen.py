@@ -367,7 +367,7 @@ def test_hotwords_are_passed_on(
         (["--save", "{tmp}/folder.txt"], "folder.txt is a folder"),
         (["--save", "{tmp}/file/a.txt"], "cannot create the folder"),
         (["--save-audio", "talk.mp3"], "talk.mp3: the name must end in .wav"),
-        (["--save-audio", "{tmp}/folder.wav"], "folder.wav: cannot be written"),
+        (["--save-audio", "{tmp}/folder.wav"], "folder.wav is a folder; name a file"),
     ],
 )
 def test_files_that_cannot_be_kept_are_refused_at_once(
@@ -378,6 +378,18 @@ def test_files_that_cannot_be_kept_are_refused_at_once(
     (tmp_path / "file").touch()
     assert main(["listen", *(option.format(tmp=tmp_path) for option in options)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_is_there_already_is_kept(tmp_path: Path) -> None:
+    for name in ("talk.srt", "talk-2.srt", "talk.wav"):
+        (tmp_path / name).write_text("of another day")
+    assert TranscriptFile(tmp_path / "talk.srt").path.name == "talk-3.srt"
+    sound = SoundFile(tmp_path / "talk.wav")
+    for rate in (16_000, 8_000):
+        sound.write(np.ones(100, np.int16), rate)
+    sound.close()
+    assert [path.name for path in sound.paths] == ["talk-2.wav", "talk-3.wav"]
+    assert (tmp_path / "talk.wav").read_text() == "of another day"
 
 
 class Tty(io.StringIO):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import types
@@ -122,6 +123,13 @@ def test_a_reader_that_stops_is_no_traceback(tiny_directory: Path) -> None:
     _, written = process.communicate(timeout=60)
     assert b"Traceback" not in written
     assert b"BrokenPipe" not in written
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_traceback(closed: str, tiny_directory: Path) -> None:
+    command = f"{shlex.quote(sys.executable)} -m streamasr info --model {shlex.quote(str(tiny_directory))}"
+    done = subprocess.run(["sh", "-c", f"{command} {closed}"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
 
 
 def test_train_calls_the_loop(

@@ -170,6 +170,22 @@ def test_a_word_of_the_old_list_in_progress() -> None:
         assert [w.text for w in plain.commit(s).words][-2:] == ["ab", "ab"]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_new_list_within_a_word_never_empties_the_beam(seed: int) -> None:
+    """A prefix begun without its credit meets the same prefix with it: they are worth what is there."""
+    plain = BeamSearch(VOCABULARY, CONFIG, lexicon_of(VOCABULARY), bigram())
+    new = plain.with_phrases([(word, 100.0) for word in SPELT])
+    log_probs = random_log_probs(40, 4, seed)
+    for steps in range(1, 20):
+        s = plain.start()
+        plain.advance(s, log_probs[:steps])
+        plain.change_phrases(s, new)
+        for row in log_probs[steps:]:
+            new.advance(s, row[None])
+            assert s.count > 0
+        new.commit(s)
+
+
 PHONES = Vocabulary(("<blank>", " ", "B", "OW", "T"), "phones")
 
 
@@ -244,6 +260,9 @@ def test_a_word_the_language_model_has_never_seen_is_like_its_rarest() -> None:
         ([("yes", "much")], "boost of 'yes'"),
         ([3], "a phrase or"),
         ("yes", "a list of phrases"),
+        ({"yes": 3.0}, "a list of phrases"),
+        (3, "a list of phrases, not 3"),
+        (["so", "n" * 65], "has 65 letters, a word may have 64"),
     ],
 )
 def test_what_cannot_be_a_hotword(phrases: object, message: str) -> None:

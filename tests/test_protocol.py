@@ -74,7 +74,11 @@ def test_hello() -> None:
         ("bad_option", {"options": {"endpointing": []}}, "say false for none"),
         ("bad_option", {"options": {"endpointing": 3}}, "endpointing"),
         ("bad_option", {"options": {"endpointing": [{"silence": 1}]}}, "silence"),
-        ("bad_option", {"options": {"endpointing": [{"silence_seconds": -1}]}}, "0 or more"),
+        ("bad_option", {"options": {"endpointing": [{"silence_seconds": -1}]}}, "0 to 86400, not -1"),
+        ("bad_option", {"options": {"endpointing": [{"silence_seconds": True}]}}, "not True"),
+        ("bad_option", {"options": {"endpointing": [{"silence_seconds": 10**400}]}}, "0 to 86400"),
+        ("bad_option", {"options": {"endpointing": [1]}}, "a list of objects"),
+        ("bad_message", {"type": "x" * 60_000}, "'xxx"),
         ("bad_option", {"options": {"hotwords": "so"}}, "list of phrases"),
         ("bad_option", {"options": {"hotwords": [["so", "2"]]}}, "neither a phrase nor"),
         ("bad_option", {"options": {"phrases": ["so", 3]}}, "phrases must be a list of texts"),
@@ -83,11 +87,24 @@ def test_hello() -> None:
     ],
 )
 def test_hello_that_is_refused(code: str, fields: dict[str, Any], said: str) -> None:
-    assert said in refused(code, json.dumps({"type": "hello", "sample_rate": 16000, **fields}))
+    message = refused(code, json.dumps({"type": "hello", "sample_rate": 16000, **fields}))
+    assert said in message and len(message) < 300
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nonsense", "[]", "3", '{"type": NaN}', "[" * 20_000, '{"type": "hello"', "\ud800" * 3]
+    "text",
+    [
+        "",
+        "nonsense",
+        "[]",
+        "3",
+        '{"type": NaN}',
+        "[" * 20_000,
+        '{"type": "hello"',
+        "\ud800" * 3,
+        '{"type": "ping", "id": 1e999}',
+        '{"type": "hello", "sample_rate": 16000, "token": "\\ud800"}',
+    ],
 )
 def test_text_that_is_no_message(text: str) -> None:
     refused("bad_message", text)
@@ -103,6 +120,7 @@ def test_later_messages() -> None:
         '{"type": "ping", "id": []}',
         '{"type": "ping", "id": true}',
         f'{{"type": "ping", "id": "{"x" * 65}"}}',
+        f'{{"type": "ping", "id": {"9" * 65}}}',
     ):
         refused("bad_message", text, parse)
 

@@ -15,7 +15,16 @@ import pytest
 from strategies import every, finals, run, sound
 
 import streamasr
-from streamasr import AudioError, ConfigError, EndpointRule, Final, Partial, SnapshotError, StreamClosedError
+from streamasr import (
+    AudioError,
+    ConfigError,
+    EndpointRule,
+    Final,
+    ModelError,
+    Partial,
+    SnapshotError,
+    StreamClosedError,
+)
 from streamasr.search import Hypothesis, lexicon
 from streamasr.state import copy
 
@@ -293,17 +302,17 @@ def test_files_of_the_search_that_do_not_fit(beam: streamasr.Recognizer, tmp_pat
     assert beam.model.folder is not None
     folder = shutil.copytree(beam.model.folder, tmp_path / "model")
     (folder / "lexicon.safetensors").unlink()
-    with pytest.raises(ConfigError, match="lm.safetensors: needs a lexicon beside it.*data.lexicon"):
+    with pytest.raises(ModelError, match="lm.safetensors: needs a lexicon beside it.*data.lexicon"):
         streamasr.load(folder).stream(search="beam")
     assert streamasr.load(folder).stream(search="beam", language_model=False)
     words = lexicon.build([("so", [1, 2])], 5)
     words.write(folder / "lexicon.safetensors")
-    with pytest.raises(ConfigError, match="lexicon.safetensors: is spelt in 5 tokens, the model has 29"):
+    with pytest.raises(ModelError, match="lexicon.safetensors: is spelt in 5 tokens, the model has 29"):
         streamasr.load(folder).stream()
     vocabulary = beam.model.description.vocabulary
     spelt = lexicon.spell(["zebra", "zebu", "zest"], vocabulary)
     lexicon.build(spelt, len(vocabulary)).write(folder / "lexicon.safetensors")
-    with pytest.raises(ConfigError, match="lexicon.safetensors: the language model knows 0 of .* 3 words"):
+    with pytest.raises(ModelError, match="lexicon.safetensors: the language model knows 0 of .* 3 words"):
         streamasr.load(folder).stream()
 
 
@@ -317,6 +326,8 @@ def test_hotwords_of_a_stream(beam: streamasr.Recognizer) -> None:
     other.set_hotwords([])
     with pytest.raises(ConfigError, match="'é'"):
         other.set_hotwords(["café"])
+    with pytest.raises(ConfigError, match="nbest: a whole number of texts, 1 or more, not 1.5"):
+        other.nbest(1.5)  # type: ignore[arg-type]
     texts = other.nbest(5)
     assert len(texts) == 5 and texts == sorted(texts, key=lambda pair: -pair[1])
     assert texts[0][0] == other.preview().text
@@ -345,3 +356,17 @@ def test_a_snapshot_of_a_beam_is_checked(beam: streamasr.Recognizer) -> None:
         with pytest.raises(SnapshotError, match="does not fit"):
             search.check(state)
     search.check(stream._state.search)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.int64, np.uint16])
+def test_a_rate_may_be_a_number_of_numpys(kind: type, tiny: streamasr.Recognizer) -> None:
+    stream = tiny.stream(kind(16_000))
+    stream.accept(SOUND)
+    assert tiny.resume(stream.snapshot()).time == stream.time and type(stream.time) is float
+
+
+def test_options_that_are_no_yes_or_no(beam: streamasr.Recognizer) -> None:
+    with pytest.raises(ConfigError, match="language_model 'no': must be True or False"):
+        beam.stream(language_model="no")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="rescore 'yes'"):
+        beam.stream(rescore="yes")  # type: ignore[arg-type]

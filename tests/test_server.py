@@ -34,6 +34,8 @@ pytest.importorskip("websockets", reason="the extra [serve] is not installed")
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.sync.server import ServerConnection
+from websockets.sync.server import serve as serve_sockets
 
 from streamasr.live import client as clients
 from streamasr.live import protocol
@@ -270,7 +272,13 @@ def test_the_own_page_may_connect(server: Server, host: str) -> None:
             assert hear(line, "ready")
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "file://"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("http://evil.example", "null", "http://127.0.0.1:1", "file://"),
+        *("http://[::1", "http://[zz]:1"),  # no addresses at all
+    ],
+)
 def test_foreign_pages_may_not(server: Server, origin: str) -> None:
     with pytest.raises(InvalidStatus) as refused:
         opened(server, origin=origin)
@@ -654,6 +662,7 @@ def test_the_page(server: Server) -> None:
         "/%2e%2e%2fserver.py",
         "/web/index.html",
         "/nothing.js",
+        f"/{'a' * 300}.js",
         "/.hidden",
         "/..%5c",
     ):
@@ -762,13 +771,98 @@ def test_hotwords_and_phrases(beam: streamasr.Recognizer) -> None:
 def test_what_the_client_says_when_it_cannot(server: Server, tiny: streamasr.Recognizer) -> None:
     with pytest.raises(ServerError, match=r"cannot be reached.*is the server running"):
         clients.transcribe("ws://127.0.0.1:9", [(SOUND, 16_000)])
-    with pytest.raises(ConfigError, match="not an address such as ws"):
-        clients.transcribe("nonsense", [(SOUND, 16_000)])
+    for nonsense in ("nonsense", "", "ws://", "http://127.0.0.1:8765", "ws://127.0.0.1:99999"):
+        with pytest.raises(ConfigError, match="not an address such as ws"):
+            clients.transcribe(nonsense, [(SOUND, 16_000)])
     with pytest.raises(ServerError, match=r"at_endpoint.*\(bad_option\)"):
         clients.transcribe(server.url.replace("http", "ws"), [(SOUND, 16_000)], at_endpoint="so")
     with serving(tiny, token="sesame") as guarded:
         with pytest.raises(ServerError, match="unauthorized"):
             clients.transcribe(guarded.url.replace("http", "ws"), [(SOUND, 16_000)])
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([], "cannot be reached: no answer"),  # and so whoever freezes
+        (["no JSON"], "answers, but not as docs/protocol.md says.*'no JSON'"),
+        ([b"\xff"], "not as docs/protocol.md says"),
+        (["[]"], "not as docs/protocol.md says"),
+        (['{"type": "ready"}'], "not as docs/protocol.md says.*'type': 'ready'"),
+        (['{"type": "ready", "session": "s", "ended": false, "received": "x"}'], "not as docs/protocol.md"),
+        (
+            ['{"type": "ready", "session": "s", "ended": false, "received": 0}', '{"type": "final"}'],
+            "not as docs/protocol.md says.*KeyError",
+        ),
+    ],
+)
+def test_a_server_that_is_not_ours(
+    answers: list[str | bytes], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "_PATIENCE_SECONDS", 0.5)
+
+    def answer(line: ServerConnection) -> None:
+        for each in answers:
+            line.send(each)
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                line.recv()
+
+    with serve_sockets(answer, "127.0.0.1", 0) as stranger:
+        thread = threading.Thread(target=stranger.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(ServerError, match=said):
+                url = f"ws://127.0.0.1:{stranger.socket.getsockname()[1]}"
+                clients.transcribe(url, [(SOUND, 16_000)])
+        finally:
+            stranger.shutdown()
+            thread.join()
+
+
+def test_a_server_that_freezes(
+    plain: streamasr.Recognizer, tiny_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its system still takes connections, and nobody answers."""
+    monkeypatch.setattr(clients, "_PING_SECONDS", 0.2)
+    monkeypatch.setattr(clients, "_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(clients, "_RETRY_SECONDS", (0.1,))
+    command = [sys.executable, "-m", "streamasr", "serve", "--port", "0", "--model", str(tiny_directory)]
+    with subprocess.Popen([*command, "--quiet"], stdout=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None
+        found = re.search(r"http(://127\.0\.0\.1:\d+) ", served.stdout.readline())
+        assert found
+
+        async def talk() -> None:
+            async with Client(f"ws{found[1]}", sample_rate=16_000) as client:
+                await client.send(SOUND)
+                served.send_signal(signal.SIGSTOP)
+                async for _ in client:
+                    pass
+
+        try:
+            with pytest.raises(ServerError, match="cannot be reached.*is the server running"):
+                asyncio.run(talk())
+        finally:
+            served.send_signal(signal.SIGCONT)
+            served.terminate()
+
+
+def test_a_log_of_json_alone(tiny_directory: Path) -> None:
+    """Also of what uvicorn complains of: here a text that is none."""
+    command = [sys.executable, "-m", "streamasr", "serve", "--port", "0", "--model", str(tiny_directory)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as served:
+        assert served.stdout is not None and served.stderr is not None
+        found = re.search(r"http(://127\.0\.0\.1:\d+) ", served.stdout.readline())
+        assert found
+        with connect(f"ws{found[1]}{protocol.PATH}", compression=None, proxy=None) as line:
+            line.send(b"\xff\xfe", text=True)
+            with pytest.raises(ConnectionClosed):
+                line.recv(30)
+        served.terminate()
+        rows = [json.loads(row) for row in served.stderr]
+    assert "stopping" in {row["event"] for row in rows}
 
 
 def test_commands(tiny_directory: Path, tmp_path: Path) -> None:
@@ -812,6 +906,7 @@ def test_wrong_usage(
         (["--port", "70000"], "--port must be"),
         (["--max-streams", "0"], "--max-streams must be 1 or more"),
         (["--host", "no.such.host.invalid", "--token", "t"], "cannot be listened on"),
+        (["--origin", "notaurl"], "--origin notaurl: not an origin such as https://"),
     ):
         assert main(["serve", "--quiet", "--model", str(tiny_directory), *options]) == 2
         assert said in capsys.readouterr().err

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ..evaluate.runner import Result
 
 
+_NBEST = 10
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "manifests", nargs="+", type=Path, metavar="MANIFEST", help="JSON lines: id, audio, text"
@@ -34,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="finals chosen with the LSTM language model; default: if the model has one",
     )
     phrases.add_arguments(parser)
-    parser.add_argument("--nbest", type=_positive, metavar="N", help="also the error of the best of N texts")
+    parser.add_argument(
+        "--nbest",
+        type=_positive,
+        metavar="N",
+        help=f"of how many texts the best is judged too (oracle_wer); default: {_NBEST}",
+    )
     parser.add_argument("--model", metavar="NAME|PATH", help="default: the English model that is installed")
     parser.add_argument("--limit", type=_positive, metavar="N", help="a random sample of N of each manifest")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the sample; default: 0")
@@ -67,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
     from ..evaluate import report, runner
 
-    recognizer = streamasr.load(options.model) if options.model else streamasr.load()
+    recognizer = streamasr.load() if options.model is None else streamasr.load(options.model)
     search = options.search or told.get("search") or recognizer.default_search
     if search == "greedy":
         _no_beam_options(options)
@@ -75,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
         search,
         not options.no_lm,
         told.get("hotwords", ()),
-        options.nbest or 0,
+        options.nbest or (_NBEST if search == "beam" and not options.phrases else 0),
         told.get("phrases", ()),
         options.rescore,
     )
@@ -151,7 +159,6 @@ def _progress(corpus: _Corpus) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {number}")
-    return number
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more, not {text!r}")
+    return int(text)

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import streamasr
 
-    info = (streamasr.load(options.model) if options.model else streamasr.load()).info
+    info = (streamasr.load() if options.model is None else streamasr.load(options.model)).info
     if options.json:
         print(json.dumps(info, ensure_ascii=False, indent=2))
         return 0

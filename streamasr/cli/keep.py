@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import wave
 from pathlib import Path
@@ -21,18 +22,27 @@ SHARE = 1 / 20
 LONGEST_WAV = 2**32 - 2**20  # bytes; its header counts in 32 bits
 
 
+def free(path: Path) -> Path:
+    """`path`, or the first of talk-2.srt, talk-3.srt ... that is not there: nobody can say it all again."""
+    names = itertools.chain([path], (path.with_stem(f"{path.stem}-{n}") for n in itertools.count(2)))
+    return next(name for name in names if not name.exists())
+
+
 class TranscriptFile:
-    """Written anew, in one step, whenever it is time. The name's end says the format."""
+    """Written anew, in one step, whenever it is time. The name's end says the format.
+
+    `path` is the one that was asked for, or if that is there already a new one beside it.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises ConfigError if it cannot be written there."""
-        self.path = path
         suffix = path.suffix.lower().removeprefix(".")
         if suffix not in FORMATS:
             raise ConfigError(f"--save: {path}: the name must end in one of .{' .'.join(FORMATS)}")
         if path.is_dir():
             raise ConfigError(f"--save: {path} is a folder; name a file")
         make_folder(path.absolute().parent, "--save")
+        self.path = free(path)
         self._render = FORMATS[suffix]
         self._next = 0.0
 
@@ -54,21 +64,23 @@ class SoundFile:
     """WAV, 16 bit mono, whose header is right at any moment.
 
     A WAV has one rate and at most 4 GB: where a chunk does not fit, the next file begins: talk.wav,
-    talk-2.wav, ...
+    talk-2.wav, ..., whichever are not there yet.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises ConfigError if it cannot be written there."""
         if path.suffix.lower() != ".wav":
             raise ConfigError(f"--save-audio: {path}: the name must end in .wav")
+        if path.is_dir():
+            raise ConfigError(f"--save-audio: {path} is a folder; name a file")
         make_folder(path.absolute().parent, "--save-audio")
+        self._asked, self.path = path, free(path)
         try:
-            path.open("ab").close()
+            self.path.open("ab").close()
         except OSError as error:
             raise ConfigError(
                 f"--save-audio: {path}: cannot be written: {error.strerror or error}"
             ) from error
-        self._first = path
         self.paths: list[Path] = []
         self._file: BinaryIO | None = None
         self._rate = 0
@@ -92,8 +104,7 @@ class SoundFile:
             self._file = None
 
     def _open(self, sample_rate: int) -> None:
-        number = len(self.paths) + 1
-        path = self._first if number == 1 else self._first.with_stem(f"{self._first.stem}-{number}")
+        path = free(self._asked) if self.paths else self.path
         self._file = path.open("wb")
         self._wave = wave.open(self._file)
         self._wave.setnchannels(1)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import AudioError, ConfigError
 from . import phrases
-from .main import DONE, SOME_FAILED
+from .main import DONE, SOME_FAILED, say
 
 if TYPE_CHECKING:
     from ..live.microphone import Microphone
@@ -56,6 +56,9 @@ def run(options: argparse.Namespace) -> int:
 
     saved = TranscriptFile(options.save) if options.save else None
     sound = SoundFile(options.save_audio) if options.save_audio else None
+    for kept, asked in ((saved, options.save), (sound, options.save_audio)):
+        if kept is not None and kept.path != asked:
+            say(f"{asked} is there already: kept in {kept.path}")
     open_stream = _opener(options)
     wanted = options.device
     in_place = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
@@ -77,7 +80,7 @@ def _opener(options: argparse.Namespace) -> Callable[[int], Stream]:
     import streamasr
 
     told = phrases.arguments(options)
-    recognizer = streamasr.load(options.model) if options.model else streamasr.load()
+    recognizer = streamasr.load() if options.model is None else streamasr.load(options.model)
 
     def open_stream(sample_rate: int) -> Stream:
         return recognizer.stream(sample_rate, **told)

@@ -58,7 +58,7 @@ def read_phrases(path: Path) -> tuple[str, ...]:
 def _lines(path: Path, option: str) -> Iterator[tuple[int, str]]:
     """Numbers and lines that are not empty, at least one."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{option}: {path}: cannot be read: {error}") from None
     if not any(map(str.strip, lines)):

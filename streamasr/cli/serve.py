@@ -18,6 +18,7 @@ from .main import DONE
 if TYPE_CHECKING:
     from ..live.server import Server
 
+OURS = "streamasr.live"  # logger
 _PER_ADDRESS = 8  # chosen: a family or an office behind one address, not all of a server
 
 
@@ -61,9 +62,8 @@ def run(options: argparse.Namespace) -> int:
             raise ConfigError(f"--{name.replace('_', '-')} must be 1 or more, not {value}")
     if not 0 <= options.port <= 65_535:
         raise ConfigError(f"--port must be 0 to 65535, not {options.port}")
-    recognizer = streamasr.load(options.model) if options.model else streamasr.load()
-    if not options.quiet:
-        _log_to_stderr()
+    recognizer = streamasr.load() if options.model is None else streamasr.load(options.model)
+    _log(options.quiet)
     most = options.max_per_address or (None if is_local(options.host) else _PER_ADDRESS)
     server = Server(
         recognizer,
@@ -100,14 +100,22 @@ async def _serve(server: Server) -> None:
     await server.run(ready)
 
 
-def _log_to_stderr() -> None:
+def _log(quiet: bool) -> None:
+    """The server's log, and what uvicorn complains of, on stderr; or nothing."""
+
     class Lines(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
             when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
-            return json.dumps({"time": when, **json.loads(record.getMessage())})
+            if record.name == OURS:
+                return json.dumps({"time": when, **json.loads(record.getMessage())})
+            # Not what its messages are about: a traceback may hold what a client has sent.
+            kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
+            return json.dumps({"time": when, "event": "uvicorn", "level": record.levelname, "error": kind})
 
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines())
-    logger = logging.getLogger("streamasr.live")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    for name, level in ((OURS, logging.INFO), ("uvicorn.error", logging.ERROR)):
+        handler = logging.NullHandler() if quiet else logging.StreamHandler(sys.stderr)
+        handler.setFormatter(Lines())
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = False

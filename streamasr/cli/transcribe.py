@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None:
         make_folder(options.output, "--output")
         targets = target_paths(files, options.output, options.format)
-    recognize = _remote(options) if options.server else _local(options)
+    recognize = _local(options) if options.server is None else _remote(options)
     failed: list[str] = []
     gathered: list[dict[str, object]] = []  # JSON of several recordings on stdout is one list
     as_list = options.format == "json" and len(files) > 1 and not targets
@@ -108,9 +108,8 @@ def _local(options: argparse.Namespace) -> Recognize:
     import streamasr
 
     told = {"at_endpoint": options.at_endpoint, **phrases.arguments(options)}
-    recognizer = streamasr.load(options.model) if options.model else streamasr.load()
-    if "search" in told:
-        recognizer.stream(**told)  # whatever is wrong with these is told now, not once a recording
+    recognizer = streamasr.load() if options.model is None else streamasr.load(options.model)
+    recognizer.stream(**told)  # whatever is wrong with it or with these is told now, not once a recording
 
     def recognize(file: str) -> Transcript:
         if file == STDIN:
@@ -123,13 +122,14 @@ def _local(options: argparse.Namespace) -> Recognize:
 def _remote(options: argparse.Namespace) -> Recognize:
     """A server transcribes."""
     try:
-        from ..live.client import transcribe
+        from ..live.client import check_address, transcribe
     except ImportError as error:
         raise MissingDependency(
             f"--server needs the package {error.name}: pip install starlette uvicorn websockets"
         ) from error
     from ..audio import BLOCK_SECONDS, blocks
 
+    check_address(options.server)
     told = {"at_endpoint": options.at_endpoint, **phrases.arguments(options)}
     told.pop("search", None)  # the server's model decides
     told["token"] = options.token if options.token is not None else os.environ.get("STREAMASR_TOKEN", "")

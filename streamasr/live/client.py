@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from numpy.typing import ArrayLike
 from websockets.asyncio.client import ClientConnection, connect
@@ -30,7 +31,21 @@ from ..segmenter import EndpointRule
 from . import protocol
 
 _MESSAGE_BYTES = 16_384  # 0.26 s at 16 kHz: far below any server's limit
+# A server that holds us up because it has too much of our sound answers pings late, one that compiles
+# thousands of hotwords answers hello late; neither takes a minute. One that takes longer is gone, or frozen.
+_PING_SECONDS, _PATIENCE_SECONDS = 20.0, 60.0
 _RETRY_SECONDS = (0.1, 0.3, 1.0, 3.0)  # pauses before a connection is tried again
+
+
+def check_address(url: str) -> None:
+    """Raises ConfigError for a URL that no server can have."""
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
+    except ValueError:  # a port beyond 65535, brackets that hold no address
+        fits = False
+    if not fits:
+        raise ConfigError(f"--server {url}: not an address such as ws://127.0.0.1:8765")
 
 
 class Client:
@@ -51,6 +66,7 @@ class Client:
         phrases: Iterable[str] | None = None,
         at_endpoint: str = "carry",
     ) -> None:
+        check_address(url)
         self._url = url.rstrip("/")
         if not self._url.endswith(protocol.PATH):
             self._url += protocol.PATH
@@ -113,22 +129,37 @@ class Client:
             except ConnectionClosed:
                 await self._connect(socket)
                 continue
-            event = self._take(json.loads(text))
+            event = self._take(self._message(text))
             if event is not None:
                 yield event
+
+    def _message(self, text: str | bytes) -> dict[str, Any]:
+        try:
+            message = json.loads(text)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            raise self._stranger(f"{text[:40]!r}")
+        return message
+
+    def _stranger(self, why: str) -> ServerError:
+        return ServerError(f"{self._url}: answers, but not as docs/protocol.md says ({why}); is it ours?")
 
     def _take(self, message: dict[str, Any]) -> Event | None:
         kind = message.get("type")
         if kind == "error":
             raise ServerError(f"{self._url}: {message.get('message')} ({message.get('code')})")
-        if "received" in message:
-            self.received, self.time = message["received"], message.get("time", self.time)
-            while self._kept and self._kept[0][0] + len(self._kept[0][1]) // 4 <= self.received:
-                self._kept.popleft()
-        self._event = message.get("event", self._event)
-        if kind == "done":
-            self.duration, self.reason = message["duration"], message["reason"]
-        return protocol.to_event(message) if kind in ("partial", "final") else None
+        try:
+            if "received" in message:
+                self.received, self.time = int(message["received"]), message.get("time", self.time)
+                while self._kept and self._kept[0][0] + len(self._kept[0][1]) // 4 <= self.received:
+                    self._kept.popleft()
+            self._event = message.get("event", self._event)
+            if kind == "done":
+                self.duration, self.reason = message["duration"], message["reason"]
+            return protocol.to_event(message) if kind in ("partial", "final") else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._stranger(repr(error)) from None
 
     async def _transmit(self, message: str | bytes) -> None:
         """Sends what `_kept` and `_ended` already hold: a new connection sends it by itself."""
@@ -160,20 +191,26 @@ class Client:
                     raise ServerError(f"{self._url}: refused, HTTP {error.response.status_code}") from None
                 except (OSError, InvalidHandshake, ConnectionClosed, asyncio.TimeoutError) as error:
                     problem = error
-            raise ServerError(f"{self._url}: cannot be reached: {problem}; is the server running?")
+            reason = str(problem) or "no answer"  # a time that is up has no words of its own
+            raise ServerError(f"{self._url}: cannot be reached: {reason}; is the server running?")
 
     async def _open(self) -> None:
-        socket = await connect(self._url, compression=None, max_size=None, ping_interval=None, proxy=None)
+        socket = await connect(
+            self._url, compression=None, max_size=None, proxy=None,
+            ping_interval=_PING_SECONDS, ping_timeout=_PATIENCE_SECONDS,
+        )  # fmt: skip
         try:
             resume = {"type": "resume", "session": self._session, "event": self._event}
             first = {**resume, "token": self._token} if self._session else self._hello
             await socket.send(protocol.render(first))
-            ready = json.loads(await socket.recv())
+            ready = self._message(await asyncio.wait_for(socket.recv(), _PATIENCE_SECONDS))
             if ready.get("code") == "unknown_session" and self.received == 0 and self._event == 0:
                 self._session = ""  # it had nothing yet, so nothing is lost by a new one
                 await socket.close()
                 return await self._open()
             self._take(ready)
+            if not isinstance(ready.get("session"), str) or "ended" not in ready:
+                raise self._stranger(f"{ready!r:.60}")
             self.ready, self._session = ready, ready["session"]
             there = self.received  # what the server has, or is on its way
             while there < self._sent:  # the sender may go on meanwhile: its new sound is sent here too

@@ -107,10 +107,12 @@ def parse_first(text: str) -> Hello | Resume:
     message = _object(text)
     kind = message.get("type")
     if kind not in ("hello", "resume"):
-        raise Refusal("bad_message", f'the first message must be of type "hello" or "resume", not {kind!r}')
+        raise Refusal(
+            "bad_message", f'the first message must be of type "hello" or "resume", not {kind!r:.80}'
+        )
     version = message.get("version", VERSION)
     if version != VERSION or isinstance(version, bool):
-        raise Refusal("unsupported_version", f"version {version!r}: this server speaks version {VERSION}")
+        raise Refusal("unsupported_version", f"version {version!r:.80}: this server speaks version {VERSION}")
     token = _field(message, "token", str, "")
     if kind == "resume":
         event = _field(message, "event", int)
@@ -120,11 +122,11 @@ def parse_first(text: str) -> Hello | Resume:
     sample_rate = _field(message, "sample_rate", int)
     if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
         raise Refusal(
-            "bad_option", f"sample_rate must be {LOWEST_RATE} to {HIGHEST_RATE} Hz, not {sample_rate}"
+            "bad_option", f"sample_rate must be {LOWEST_RATE} to {HIGHEST_RATE} Hz, not {sample_rate!r:.80}"
         )
     encoding = _field(message, "encoding", str, "s16le")
     if encoding not in ENCODINGS:
-        raise Refusal("bad_option", f"encoding must be one of {', '.join(ENCODINGS)}, not {encoding!r}")
+        raise Refusal("bad_option", f"encoding must be one of {', '.join(ENCODINGS)}, not {encoding!r:.80}")
     options = _field(message, "options", dict, {})
     if unknown := sorted(set(options) - set(OPTIONS)):
         raise Refusal("bad_option", f"unknown option {unknown[0]!r:.80}; there are {', '.join(OPTIONS)}")
@@ -147,12 +149,12 @@ def parse(text: str) -> End | Ping:
     if kind == "end":
         return End()
     if kind != "ping":
-        raise Refusal("bad_message", f'a message of type {kind!r} is not due; "end" and "ping" are')
+        raise Refusal("bad_message", f'a message of type {kind!r:.80} is not due; "end" and "ping" are')
     mark = message.get("id")
     if mark is not None and (isinstance(mark, bool) or not isinstance(mark, int | float | str)):
         raise Refusal("bad_message", "id must be a number or a text")
-    if isinstance(mark, str) and len(mark) > _LONGEST_ID:
-        raise Refusal("bad_message", f"id has {len(mark)} characters, must have {_LONGEST_ID} at most")
+    if len(str(mark)) > _LONGEST_ID:
+        raise Refusal("bad_message", f"id has {len(str(mark))} characters, must have {_LONGEST_ID} at most")
     return Ping(mark)
 
 
@@ -191,8 +193,11 @@ def to_event(message: dict[str, Any]) -> Event:
 def _object(text: str) -> dict[str, Any]:
     try:
         message = json.loads(text, parse_constant=_no_constant)
+        render(message).encode()  # an infinite number, or half a character, could not be told back
     except (ValueError, RecursionError):
-        raise Refusal("bad_message", "a text message must be JSON") from None
+        raise Refusal(
+            "bad_message", "a text message must be JSON, its numbers finite and its characters whole"
+        ) from None
     if not isinstance(message, dict):
         raise Refusal("bad_message", f"a text message must be a JSON object, not {type(message).__name__}")
     return message
@@ -215,13 +220,19 @@ def _field(message: dict[str, Any], name: str, kind: type, default: Any = None) 
 def _endpointing(value: Any) -> bool | tuple[EndpointRule, ...]:
     if isinstance(value, bool):
         return value
-    try:
-        rules = tuple(EndpointRule(**rule) for rule in value)
-    except (TypeError, ConfigError) as error:
-        raise Refusal("bad_option", f"endpointing: {error}") from None
-    if not rules:
+    if not isinstance(value, list) or not all(isinstance(rule, dict) for rule in value):
+        raise Refusal("bad_option", "endpointing must be true, false or a list of objects")
+    if not value:
         raise Refusal("bad_option", "endpointing: an empty list of rules; say false for none")
-    return rules
+    names = [field.name for field in fields(EndpointRule)]
+    if unknown := sorted({name for rule in value for name in rule} - set(names)):
+        raise Refusal(
+            "bad_option", f"endpointing: unknown field {unknown[0]!r:.80}; there are {', '.join(names)}"
+        )
+    try:
+        return tuple(EndpointRule(**rule) for rule in value)
+    except ConfigError as error:
+        raise Refusal("bad_option", f"endpointing: {error}") from None
 
 
 def _rule_fields(rule: EndpointRule) -> dict[str, Any]:

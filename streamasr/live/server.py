@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ipaddress
 import math
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -65,6 +66,10 @@ class Server:
                 f"--host {host} can be reached from other machines: give a --token, or --insecure to let "
                 "everybody in"
             )
+        origins = list(origins)
+        for origin in origins:
+            if not re.fullmatch(r"https?://[^/?#\s]+/?", origin, re.IGNORECASE):
+                raise ConfigError(f"--origin {origin}: not an origin such as https://captions.example")
         self.hub = Hub(recognizer, limits or Limits(), token)
         self._host, self._guarded = host, bool(token)
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
@@ -123,8 +128,9 @@ class Server:
         )
 
     async def _page(self, request: Request) -> Response:
-        path = WEB / request.path_params.get("name", "index.html")
-        if path.parent != WEB or path.suffix not in _TYPES or not path.is_file():
+        name = request.path_params.get("name", "index.html")
+        path = WEB / name
+        if name not in os.listdir(WEB) or path.suffix not in _TYPES:
             return PlainTextResponse("not found\n", 404)
         headers = _headers(request.headers.get("host", ""))
         return FileResponse(path, headers=headers, media_type=_TYPES[path.suffix])
@@ -147,7 +153,10 @@ class Server:
         """
         if origin is None or origin.lower() in self._origins:
             return True
-        parts = urlsplit(origin.lower())
+        try:
+            parts = urlsplit(origin.lower())
+        except ValueError:  # brackets that hold no address
+            return False
         if parts.scheme not in ("http", "https") or parts.netloc != host.lower():
             return False
         name = parts.hostname or ""

@@ -29,7 +29,7 @@ only at beginnings of words. The cost of a step grows with the logarithm of the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,6 +42,8 @@ from .pronounce import Speller
 
 DEFAULT_BOOST = 6.0  # chosen of 2 to 12 on dev sets: the most that costs other words nothing (docs/search.md)
 MOST_BOOST = 100.0
+# The longest word in dictionaries has 45; the time to pronounce one grows with the square of its letters.
+LONGEST_WORD = 64
 
 Phrase = str | tuple[str, float]
 # A word's labels, its end the last -> at each of the others, by how much the score that the search's
@@ -110,14 +112,19 @@ def _credit(labels: Sequence[int], boost: float, ends: set[int], surplus: Surplu
 
 def check(phrases: Iterable[Phrase], what: str = "hotwords") -> dict[str, float]:
     """Phrases, or (phrase, boost) -> boost of each, in lower case. Raises ConfigError, told of `what`."""
-    if isinstance(phrases, str):
-        raise ConfigError(f"{what}: a list of phrases, not the text {phrases[:40]!r}")
+    if isinstance(phrases, str | Mapping) or not isinstance(phrases, Iterable):
+        raise ConfigError(f"{what}: a list of phrases, not {phrases!r:.60}")
     checked: dict[str, float] = {}
     for entry in phrases:
         phrase, boost = (entry, DEFAULT_BOOST) if isinstance(entry, str) else _pair(entry)
         text = " ".join(phrase.lower().split())
         if not text:
             raise ConfigError(f"{what}: {phrase!r} holds no word; leave it out")
+        if long := next((word for word in text.split(" ") if len(word) > LONGEST_WORD), None):
+            raise ConfigError(
+                f"{what}: {long[:20]!r}... has {len(long)} letters, a word may have {LONGEST_WORD}; "
+                "write a phrase with spaces between its words"
+            )
         checked[text] = max(boost, checked.get(text, 0.0))
     return checked
 

@@ -230,7 +230,6 @@ def _extend(row, top, step, ints, floats, count, room, static, weights, limits):
                         where, new_key = 0, mix(key, word)
                     whole = added + score
                     if whole >= floor:
-                        floor = max(floor, whole - threshold)
                         place = _slot(table, ci, new_key)
                         if table[place] < 0:
                             if n == len(ci):
@@ -239,6 +238,11 @@ def _extend(row, top, step, ints, floats, count, room, static, weights, limits):
                             _begin(ci, cf, n, ints, i, new_key, where, token, word, separator)
                             ci[n, c.LM], ci[n, c.HOT], cf[n, c.SCORE] = state, hot_state, score
                             n += 1
+                        else:
+                            # The same score, unless hotwords have changed within the word: the prefix that is
+                            # there was begun without their credit.
+                            whole = added + cf[table[place], c.SCORE]
+                        floor = max(floor, whole - threshold)
                         _reach(ci, cf, table[place], ints, floats, i, added, path, token, word, separator)
                     if nth < 0 and (separator >= 0 or is_open or token == separator):
                         break

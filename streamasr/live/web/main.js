@@ -153,6 +153,7 @@ async function pause(problem = "") {
 }
 
 $("go").onclick = () => {
+  if (opening) return; // not disabled meanwhile: a button that is loses the keyboard
   if (!current) listen();
   else if (current.ending) current.session.close();
   else pause();
@@ -211,7 +212,7 @@ function update() {
   const start = empty || file ? "Start" : "Continue";
   set("go", !current ? start : current.ending || current.length ? "Stop" : "Pause");
   $("go").dataset.kind = current ? "stop" : "start";
-  $("go").disabled = Boolean(opening);
+  $("go").setAttribute("aria-disabled", Boolean(opening));
   $("open").disabled = Boolean(opening || current);
   for (const id of ["copy", "txt", "srt", "clear"]) $(id).disabled = empty;
   $("welcome").hidden = Boolean(!empty || current || opening);
@@ -277,6 +278,7 @@ $("clear").onclick = () => {
     $("finals").prepend(...lines);
     update();
   });
+  $("notice-button").focus(); // the button that was pressed is disabled now
 };
 addEventListener("beforeunload", (event) => { if (current || !saved) event.preventDefault(); });
 

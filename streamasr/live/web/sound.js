@@ -34,7 +34,10 @@ export async function openMicrophone(deviceId, onChunk, onGone) {
   const [track] = media.getAudioTracks();
   const input = attach(media, track.getSettings().sampleRate);
   const context = input.context;
-  await context.audioWorklet.addModule("capture.js");
+  await context.audioWorklet.addModule("capture.js").catch(() => {
+    track.stop();
+    throw new Error("No connection: the server has stopped. Start it again, then try once more.");
+  });
   const node = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
   const ended = new Promise((resolve) => {
     node.port.onmessage = ({ data }) => (data ? onChunk(data) : resolve());
