@@ -413,6 +413,10 @@ def test_works_without_a_mouse(page: Page) -> None:
     assert page.js("[settings.open, document.activeElement.nodeName]") == [False, "SUMMARY"]
     assert page.js("finals.ariaLive || finals.getAttribute('aria-live')") == "polite"
     assert page.js("partial.closest('[aria-live]')") is None  # guesses are not read aloud
+    page.js(f"{GO}.focus()")
+    page.key("Enter", 13)
+    page.until(f"{GO}.dataset.kind === 'stop' || ({NOTICE})")
+    assert page.js("document.activeElement.id") == "go"  # it was not disabled while the microphone opened
 
 
 CONTRASTS = """
