@@ -111,6 +111,19 @@ def test_flush_silence_and_padding() -> None:
     assert batch.phones == [None, None]
 
 
+def test_frames_less_their_running_mean() -> None:
+    """After t frames the mean of them and of half a second of the global mean, which is 0 here."""
+    model = ModelConfig(frames_per_step=3, flush_steps=4, online_mean=0.5)
+    found = utterances([10])
+    row = Batches(found, DATA, model, FEATURES, ONES, CHARACTERS).make(np.array([0]), (0,)).frames[0].numpy()
+    plain = (
+        Batches(found, DATA, MODEL, FEATURES, ONES, CHARACTERS).make(np.array([0]), (0,)).frames[0].numpy()
+    )
+    for t in (0, 5, len(row) - 1):
+        expected = plain[t] - plain[: t + 1].sum(0) / (50 + t + 1)
+        np.testing.assert_allclose(row[t], expected, rtol=0, atol=1e-4)  # values up to 14, float32
+
+
 def test_a_batch_can_be_made_again() -> None:
     augmenter = Augmenter(
         AugmentConfig(noise_probability=0.5), FEATURES, [u.frames for u in utterances([40])]

@@ -6,7 +6,9 @@ product, some 30 products one after the other, and log_probs of size 10 whose ow
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +129,14 @@ def test_a_model_that_hears_the_future_is_refused(tmp_path: Path) -> None:
 def test_layer_norm_between_layers_is_refused(tmp_path: Path) -> None:
     config = ModelConfig(channels=3, hidden=8, layers=1, norm="between")
     with pytest.raises(ConfigError, match="between layers is for comparison"):
+        write(tmp_path / "m", config, model_of(config))
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("other", [{"residual": False}, {"channels": 0}, {"online_mean": 2.0}])
+def test_what_is_for_comparison_is_refused(other: dict[str, Any], tmp_path: Path) -> None:
+    config = replace(ModelConfig(channels=3, hidden=8, layers=1), **other)
+    with pytest.raises(ConfigError, match="are for comparison"):
         write(tmp_path / "m", config, model_of(config))
     assert not (tmp_path / "m").exists()
 

@@ -538,6 +538,17 @@ def test_layer_norm_between_layers() -> None:
     assert len(found) == len(list(model.parameters()))
 
 
+def test_without_convolutions_and_residuals() -> None:
+    model, frames, lengths = model_of(channels=0, residual=False, layers=2, dropout=0.0)
+    with torch.no_grad():
+        steps = frames.unfold(1, 3, 3).transpose(2, 3).flatten(2).transpose(0, 1)  # [S, B, 3 F]
+        x, _ = model.layers[0](steps.to(model.dtype), None, lengths // 3)
+        x, _ = model.layers[1](x, None, lengths // 3)
+        assert torch.equal(model(frames, lengths).logits, model.output(x.float()))
+    _, found = gradients(model, frames, lengths)
+    assert len(found) == len(list(model.parameters()))
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_truncation_changes_gradients_but_not_outputs(cell: str) -> None:
     model, frames, lengths = model_of(cell=cell)

@@ -115,6 +115,10 @@ class Batches:
         unmasked[:] = self._silence
         for row, x in zip(unmasked, rows, strict=True):
             row[: len(x)] = x
+            if self.model.online_mean:
+                begun = self.model.online_mean * self.per_second  # frames of the global mean, here 0
+                heard = begun + np.arange(1, len(row) + 1)
+                row -= (np.cumsum(row, 0, np.float64) / heard[:, None]).astype(np.float32)
         masked = unmasked.copy()
         if self.augmenter is not None:
             for row, x in zip(masked, rows, strict=True):

@@ -42,11 +42,16 @@ class DataConfig:
 @dataclass(frozen=True)
 class ModelConfig:
     frames_per_step: int = 3
+    # Of both convolutions. 0, for comparison: none, a step is its frames side by side.
     channels: int = 32
     cell: str = "lstm"
     norm: str = "joint"  # "joint" | "separate" | "between" layers, for comparison | "none"
     hidden: int = 384
     layers: int = 4
+    residual: bool = True  # false, for comparison: layers hear the one below alone
+    online_mean: float = (
+        0.0  # for comparison: less a running mean, begun as so many seconds of the global one
+    )
     look_ahead: int = 0  # steps
     flush_steps: int = 8  # steps of digital silence after every utterance (docs/design.md, Flush)
     bidirectional: bool = False  # for teachers; cannot be exported for streaming
@@ -224,7 +229,7 @@ _CHOICES = {
 }
 _POSITIVE = (
     "data.batch_seconds", "data.batch_rows", "data.temperature", "data.longest_seconds",
-    "model.frames_per_step", "model.channels", "model.hidden", "model.layers",
+    "model.frames_per_step", "model.hidden", "model.layers",
     "optimiser.learning_rate", "optimiser.clip_norm", "train.epochs", "train.save_minutes",
 )  # fmt: skip
 _SHARES = (

@@ -71,13 +71,15 @@ class AcousticModel(nn.Module):
         self.config = config
         self.dtype = getattr(torch, precision)
         k, channels, hidden = config.frames_per_step, config.channels, config.hidden
-        self.conv1 = nn.Conv2d(1, channels, (k + 2, 3), stride=(k, 2))
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride=(1, 2))
-        for conv in (self.conv1, self.conv2):
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        width = k * mel_bands
+        if channels:
+            self.conv1 = nn.Conv2d(1, channels, (k + 2, 3), stride=(k, 2))
+            self.conv2 = nn.Conv2d(channels, channels, 3, stride=(1, 2))
+            for conv in (self.conv1, self.conv2):
+                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+            width = channels * -(-mel_bands // 4)
         directions = 2 if config.bidirectional else 1
-        width = channels * -(-mel_bands // 4)
         between = config.norm == "between"
         layers = []
         for _ in range(config.layers):
@@ -109,7 +111,7 @@ class AcousticModel(nn.Module):
     ) -> Output:
         """frames [B, T, F], lengths [B] frames that count, multiples of frames_per_step."""
         steps = lengths // self.config.frames_per_step
-        x = self._convolutions(frames)
+        x = self._convolutions(frames) if self.config.channels else self._side_by_side(frames)
         inside = (torch.arange(len(x), device=x.device)[:, None] < steps[None, :].to(x.device))[..., None]
         final: State = []
         phone_logits = None
@@ -122,7 +124,7 @@ class AcousticModel(nn.Module):
             if self.norms:
                 y = self.norms[level](y.float()).to(y.dtype)
             y = self.dropout(y)
-            x = x + y if x.shape == y.shape else y
+            x = x + y if self.config.residual and x.shape == y.shape else y
             final.append((last[0].detach(), last[1].detach()))
             if level + 1 == self.config.layers and self.look_ahead is not None:
                 x = self.look_ahead(x * inside.to(x.dtype))
@@ -140,6 +142,11 @@ class AcousticModel(nn.Module):
             if before is not None:
                 x = nn.functional.pad(x, before)
         return x.permute(2, 0, 1, 3).flatten(2)  # [S, B, channels * bands], channel-major
+
+    def _side_by_side(self, frames: Tensor) -> Tensor:
+        batch, count, bands = frames.shape
+        k = self.config.frames_per_step
+        return frames.reshape(batch, count // k, k * bands).transpose(0, 1).to(self.dtype)
 
     def _level(
         self, level: int, x: Tensor, initial: tuple[Tensor, Tensor] | None, steps: Tensor, bptt_steps: int
