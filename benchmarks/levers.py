@@ -3,7 +3,7 @@
     python benchmarks/levers.py --start runs/trainclean5/last.pt [--passes 2] [--only TEXT] [--out FILE]
 
 Every lever is a run of configs/trainclean5.toml: "going on" from the checkpoint `--start`, by CTC-CRF, or
-"from scratch", by CTC, six passes with less dropout. "pre-trained", the lever is a run of its own, and what
+"from scratch", by CTC, three passes with less dropout. "pre-trained", the lever is a run of its own, and what
 is measured is "from scratch: nothing changed" begun with its weights. Measured on librispeech-dev with the
 averaged weights: greedy phone and character error rates, and, where a run went on from `--start`, WER as a
 stream with the English model's lexicon and language model. A row that is in `--out` already is not run again;
@@ -25,7 +25,7 @@ from streamasr.train import config
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "configs" / "trainclean5.toml"
 DEV = ROOT.parent / "shared" / "data" / "librispeech-dev.jsonl"
-SCRATCH = ["model.channels=16", "model.dropout=0.1", "train.denominator=0", "train.epochs=6"]
+SCRATCH = ["model.channels=16", "model.dropout=0.1", "train.denominator=0", "train.epochs=3"]
 # A rate from which two passes come back, and get further than where they began.
 GOING_ON = ["train.ctc_epochs=0", "optimiser.learning_rate=2e-3", "optimiser.warmup_updates=50"]
 

@@ -53,9 +53,12 @@ def plain(plain_directory: Path) -> streamasr.Recognizer:
 
 @pytest.fixture(scope="session")
 def shipped() -> streamasr.Recognizer:
-    if "en" not in modelfile.packaged():
-        pytest.skip("the English model is not in streamasr/models yet")
     return streamasr.load()
+
+
+@pytest.fixture(scope="session")
+def shipped_tiny() -> streamasr.Recognizer:
+    return streamasr.load("en-tiny")
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +90,7 @@ def beam(tmp_path_factory: pytest.TempPathFactory) -> streamasr.Recognizer:
     return streamasr.load(path)
 
 
-@pytest.fixture(scope="session", params=["tiny", "plain", "beam", "shipped"])
+@pytest.fixture(scope="session", params=["tiny", "plain", "beam", "shipped", "shipped_tiny"])
 def asr(request: pytest.FixtureRequest) -> streamasr.Recognizer:
     """Each recogniser in turn: what must hold for every model."""
     recognizer: streamasr.Recognizer = request.getfixturevalue(request.param)

@@ -183,6 +183,15 @@ def test_ranges_keep_torch_small() -> None:
     assert "+cpu" not in (ROOT / "pyproject.toml").read_text()  # cannot be satisfied from the usual index
 
 
+def test_packaged_models_are_small_and_have_cards() -> None:
+    folders = {path.name: path for path in (PACKAGE / "models").iterdir()}
+    assert set(folders) == {"en", "en-tiny"}
+    sizes = {name: sum(file.stat().st_size for file in path.iterdir()) for name, path in folders.items()}
+    assert sizes["en-tiny"] <= 3_000_000 and sum(sizes.values()) <= 40_000_000
+    for name, path in folders.items():
+        assert (path / "MODEL_CARD.md").read_text().startswith(f"# {name}: ")
+
+
 def test_the_wheel_holds_the_package_and_its_models_and_nothing_else(tmp_path: Path) -> None:
     load("hatchling")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
