@@ -799,7 +799,8 @@ def test_what_the_client_says_when_it_cannot(server: Server, tiny: streamasr.Rec
 def test_a_server_that_is_not_ours(
     answers: list[str | bytes], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "_PATIENCE_SECONDS", 0.5)
+    if not answers:
+        monkeypatch.setattr(clients, "_PATIENCE_SECONDS", 0.5)
 
     def answer(line: ServerConnection) -> None:
         for each in answers:
