@@ -175,6 +175,8 @@ def test_beam(manifest: Path, beam: streamasr.Recognizer, tmp_path: Path) -> Non
     (corpus,) = results["corpora"].values()
     assert 0.0 <= corpus["ece"] <= 1.0 and corpus["oracle_wer"] <= corpus["wer"]
     assert main([*arguments, "--no-lm", "--search", "beam", "--limit", "1"]) in (0, 1)
+    (corpus,) = json.loads(out.read_text())["corpora"].values()
+    assert corpus["oracle_wer"] <= corpus["wer"]  # of ten texts, where no number is given
 
 
 @pytest.mark.parametrize(

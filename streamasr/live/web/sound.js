@@ -36,6 +36,7 @@ export async function openMicrophone(deviceId, onChunk, onGone) {
   const context = input.context;
   await context.audioWorklet.addModule("capture.js").catch(() => {
     track.stop();
+    context.close();
     throw new Error("No connection: the server has stopped. Start it again, then try once more.");
   });
   const node = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
