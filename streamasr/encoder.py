@@ -1,4 +1,4 @@
-"""log-mel frames [T, F] -> log_probs [S, V]: convolutions, recurrent layers, look-ahead, CTC head.
+"""log-mel frames [T, F] -> log_probs [S, V]: mean, convolutions, recurrent layers, look-ahead, CTC head.
 
 Causal but for a declared look-ahead (docs/design.md, Encoder). Step s is computed when the last of
 its frames, k s + k - 1, has been heard, K steps of look-ahead later; frames that do not fill a step
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from . import running_mean
 from .engine import open_engine
 from .errors import ConfigError
 
@@ -30,6 +31,8 @@ _LIMITS = {
     "layers": (1, 256),
     "look_ahead": (0, 1024),
     "flush_steps": (0, 1024),
+    "mean_frames": (0, 1_000_000),
+    "mean_window": (0, 1_000_000),
 }
 
 
@@ -45,6 +48,8 @@ class EncoderConfig:
     layers: int = 4
     look_ahead: int = 0  # K, steps
     flush_steps: int = 20  # steps of silence after the last frame, in which the CTC head gets done
+    mean_frames: int = 0  # of the global mean, with which the running mean begins; 0: there is none
+    mean_window: int = 0  # frames; the running mean is of about so many
 
     def __post_init__(self) -> None:
         for name, (low, high) in _LIMITS.items():
@@ -54,6 +59,11 @@ class EncoderConfig:
             raise ConfigError(f"encoder: cell must be one of {', '.join(CELLS)}, not {self.cell!r}")
         if self.norm not in NORMS:
             raise ConfigError(f"encoder: norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
+        if self.mean_frames and self.mean_window < self.mean_frames:
+            raise ConfigError(
+                f"encoder: mean_window must be at least mean_frames, {self.mean_frames}; "
+                f"it is {self.mean_window}"
+            )
 
     def frames_to_finish(self, frames: int) -> int:
         """Frames to feed in all, so that the steps over `frames` heard ones and the flush are whole."""
@@ -100,6 +110,9 @@ class EncoderConfig:
 
 @dataclass(slots=True)
 class EncoderState:
+    mean: NDArray[np.float64]  # [F], the running one; zeros where there is none
+    counted: float  # frames in it
+    background: float  # level, running_mean.py
     context: Array  # [2, F]: the two frames before the next step's own
     waiting: Array  # [fewer than k, F]: frames that do not fill a step yet
     columns: Array  # [1, 2, C, F/2]: the last two of conv1
@@ -123,6 +136,8 @@ class Encoder:
         self.frames_per_step = config.frames_per_step
         self.look_ahead = config.look_ahead
         self._bands = bands
+        std = tensors["features.std"] if config.mean_frames else np.zeros(bands, np.float32)
+        self._scale = std / np.float32(bands)
         self._engine = open_engine(config.cell, config.norm, bands, tensors, numbers)
 
     def with_head(self, weight: Array, bias: Array) -> Encoder:
@@ -134,6 +149,9 @@ class Encoder:
     def start(self) -> EncoderState:
         config, bands = self.config, self._bands
         return EncoderState(
+            mean=np.zeros(bands),
+            counted=float(config.mean_frames),
+            background=running_mean.BACKGROUND,
             context=np.zeros((2, bands), np.float32),
             waiting=np.zeros((0, bands), np.float32),
             columns=np.zeros((1, 2, config.channels, -(-bands // 2)), np.float32),
@@ -153,6 +171,7 @@ class Encoder:
         inputs = []
         for state, new in zip(states, frames, strict=True):
             heard = np.concatenate([state.context, state.waiting, new])
+            self._centre(state, heard[len(heard) - len(new) :])
             count = (len(heard) - 2) // k
             inputs.append(self._engine.subsample(heard[: 2 + count * k], state.columns[0]))
             # Copies, so that a large chunk does not stay in memory behind two frames.
@@ -162,6 +181,14 @@ class Encoder:
         ready = [self._look_ahead(state, y) for state, y in zip(states, outputs, strict=True)]
         log_probs = self._engine.output(np.concatenate(ready))
         return np.split(log_probs, np.cumsum([len(y) for y in ready])[:-1])
+
+    def _centre(self, state: EncoderState, frames: Array) -> None:
+        """Takes the running mean off new frames [T, F], in place."""
+        if self.config.mean_frames:
+            window = float(self.config.mean_window)
+            state.counted, state.background = self._engine.centre(
+                frames, self._scale, state.mean, state.counted, state.background, window
+            )
 
     def finish(self, state: EncoderState) -> Array:
         """The steps that waited for their look-ahead. Waiting frames are the caller's to fill up first."""

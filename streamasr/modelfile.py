@@ -57,8 +57,8 @@ Tensors = dict[str, NDArray[np.float32]]
 class Description:
     """What model.json says. `training` is a free summary for people.
 
-    "search" and "calibration" may be absent, and "phones": the tokens of a second head, which the search with
-    a lexicon uses.
+    "search" and "calibration" may be absent, the encoder's "mean_frames" and "mean_window", and "phones": the
+    tokens of a second head, which the search with a lexicon uses.
     """
 
     name: str
@@ -233,7 +233,8 @@ def parse_description(content: bytes, where: str) -> Description:
     _check_type(found["training"], dict, f"{where}: training")
     try:
         features = _config(FeatureConfig, found["features"], f"{where}: features")
-        encoder = _config(EncoderConfig, found["encoder"], f"{where}: encoder")
+        shape = {"mean_frames": 0, "mean_window": 0, **_object(found["encoder"], f"{where}: encoder")}
+        encoder = _config(EncoderConfig, shape, f"{where}: encoder")
         vocabulary = _vocabulary(found["vocabulary"], "characters", f"{where}: vocabulary")
         second = None if phones is None else _vocabulary(phones, "phones", f"{where}: phones")
         search = _config(BeamConfig, weights, f"{where}: search")

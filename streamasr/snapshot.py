@@ -28,7 +28,7 @@ import numpy as np
 from .errors import SnapshotError
 
 MAGIC = b"SASRSNAP"
-VERSION = 2
+VERSION = 3
 _HEAD = struct.Struct("<8sII")
 _CHECKSUM_BYTES = 32
 _DTYPES = ("float32", "float64", "int32", "int64")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import CHARACTERS, quick
 
+from streamasr import running_mean
 from streamasr.errors import ConfigError
 from streamasr.features import FeatureConfig
 from streamasr.train.augment import Augmenter
@@ -112,16 +113,19 @@ def test_flush_silence_and_padding() -> None:
 
 
 def test_frames_less_their_running_mean() -> None:
-    """After t frames the mean of them and of half a second of the global mean, which is 0 here."""
-    model = ModelConfig(frames_per_step=3, flush_steps=4, online_mean=0.5)
-    found = utterances([10])
-    row = Batches(found, DATA, model, FEATURES, ONES, CHARACTERS).make(np.array([0]), (0,)).frames[0].numpy()
-    plain = (
-        Batches(found, DATA, MODEL, FEATURES, ONES, CHARACTERS).make(np.array([0]), (0,)).frames[0].numpy()
+    """As the recogniser takes it off; flush included."""
+    model = ModelConfig(frames_per_step=3, flush_steps=4, mean_frames=50, mean_window=60)
+    shared = (FEATURES, (np.full(80, -8, np.float32), np.ones(80, np.float32)), CHARACTERS)
+    row, plain = (
+        Batches(utterances([30]), DATA, m, *shared).make(np.array([0]), (0,)).frames[0].numpy()
+        for m in (model, MODEL)
     )
-    for t in (0, 5, len(row) - 1):
-        expected = plain[t] - plain[: t + 1].sum(0) / (50 + t + 1)
-        np.testing.assert_allclose(row[t], expected, rtol=0, atol=1e-4)  # values up to 14, float32
+    expected, mean = plain.copy(), np.zeros(80)
+    counted, _ = running_mean.subtract(
+        expected, np.full(80, 1 / 80, np.float32), mean, 50.0, running_mean.BACKGROUND, 60.0
+    )
+    assert counted == 60 and abs(mean).max() > 0.1
+    np.testing.assert_allclose(row, expected, rtol=0, atol=1e-5)
 
 
 def test_a_batch_can_be_made_again() -> None:

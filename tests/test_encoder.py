@@ -194,8 +194,10 @@ def test_int8_engine_finds_the_stored_numbers_again() -> None:
 
 @pytest.mark.parametrize("look_ahead", [0, 2])
 @pytest.mark.parametrize("k", [1, 3, 4])
-def test_contract(k: int, look_ahead: int) -> None:
-    config, tensors = make(frames_per_step=k, look_ahead=look_ahead)
+@pytest.mark.parametrize("mean", [0, 20])
+def test_contract(k: int, look_ahead: int, mean: int) -> None:
+    config, tensors = make(frames_per_step=k, look_ahead=look_ahead, mean_frames=mean, mean_window=2 * mean)
+    tensors["features.std"] = np.full(BANDS, 4, np.float32)
     for numbers in ("float32", "int8"):
         check_stage(Encoder(config, BANDS, tensors, numbers), FRAMES)
 

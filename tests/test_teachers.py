@@ -65,6 +65,9 @@ def test_other_phones_and_other_steps_are_refused(tmp_path: Path) -> None:
     teacher(path, 0, 0.0, 1.0, replace(MODEL, frames_per_step=4))
     with pytest.raises(ConfigError, match=r"one\.pt: .* 4 frames, not 3"):
         Teachers([path], STATISTICS, PHONES, MODEL, torch.device("cpu"))
+    teacher(path, 0, 0.0, 1.0, replace(MODEL, mean_frames=100, mean_window=500))
+    with pytest.raises(ConfigError, match=r"one\.pt: .* 100 and 500, must be the student's"):
+        Teachers([path], STATISTICS, PHONES, MODEL, torch.device("cpu"))
 
 
 def test_the_objective_adds_the_divergence_per_phone() -> None:

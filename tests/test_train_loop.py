@@ -377,7 +377,7 @@ def test_librispeech_with_two_processes_stopped_and_resumed(librispeech: Path) -
     small = [
         "data.batch_seconds=3.0", "model.channels=2", "model.hidden=8", "model.layers=2",
         "model.phone_layer=2", "train.ctc_epochs=1", "train.carry_probability=0.9",
-        "optimiser.schedule=constant", "optimiser.warmup_updates=2",
+        "optimiser.kind=muon", "optimiser.schedule=constant", "optimiser.warmup_updates=2",
     ]  # fmt: skip
     arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script), *small]
     done = subprocess.run(
@@ -635,6 +635,15 @@ def test_begins_with_the_weights_of_a_checkpoint_or_a_model(
             torch.testing.assert_close(weights[name], best[name], atol=tolerance, rtol=tolerance)
     # The phones of this run are on another layer than the last: only training knows them.
     assert "phone_output.weight is not in" in capsys.readouterr().err
+
+
+def test_frames_stay_as_those_that_the_weights_have_learnt_from(train: Any, corpus: Path) -> None:
+    folder = train("train.epochs=1", "model.mean_frames=40", "model.mean_window=90", "name=centred")
+    for source in ("centred/best.pt", "centred/model"):
+        overrides = ["train.epochs=1", f"name=from-{source[8:]}"]
+        assert loop.main(corpus / "tiny.toml", overrides, False, str(folder.parent / source)) == 0
+        encoder = streamasr.load(folder.parent / f"from-{source[8:]}" / "model").model.description.encoder
+        assert (encoder.mean_frames, encoder.mean_window) == (40, 90)
 
 
 def test_a_run_begins_anew_or_goes_on(train: Any, corpus: Path, trainer: loop.Trainer) -> None:

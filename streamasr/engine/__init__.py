@@ -1,5 +1,6 @@
-"""The arithmetic under the encoder: the same four functions in each file.
+"""The arithmetic under the encoder: the same five functions in each file.
 
+centre(frames [T, F], ...) -> (counted, background)                  one stream; running_mean.subtract
 subsample(frames [2 + S k, F], columns [2, C, F/2]) -> [S, I]        one stream
 recur(x [R, I], active [S], h [B, L, H], c [B, L, H]) -> [R, H]      B streams
 look_ahead(ring [K + 1, H]) -> [1, H]
@@ -22,6 +23,17 @@ Array = NDArray[np.float32]
 
 class Engine(Protocol):
     def with_head(self, weight: Array, bias: Array, /) -> Any: ...
+
+    def centre(
+        self,
+        frames: Array,
+        scale: Array,
+        mean: NDArray[np.float64],
+        counted: float,
+        background: float,
+        window: float,
+        /,
+    ) -> tuple[float, float]: ...
 
     def subsample(self, frames: Array, columns: Array, /) -> Array: ...
 

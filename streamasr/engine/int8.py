@@ -1,6 +1,6 @@
 """The encoder's arithmetic with int8 weights, compiled by numba: for layer-normalised LSTMs (norm "joint").
 
-The same four functions as reference.py. A weight is an int8 number times its row's scale; activations
+The same five functions as reference.py. A weight is an int8 number times its row's scale; activations
 stay float32, so nothing is rounded that the file had not rounded already. A quarter of the bytes is what
 makes one stream faster (its products wait for memory); many streams gain by sharing what is loaded.
 
@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from .. import running_mean
 
 Array = NDArray[np.float32]
 
@@ -217,6 +219,9 @@ def _log_softmax(y, weight, scale, bias):
     return z
 
 
+_centre = njit(nogil=True, cache=True)(running_mean.subtract)
+
+
 class Int8Engine:
     """Weights, prepared once. `tensors` as in the model file, the dequantised ones; shapes are read off."""
 
@@ -250,6 +255,8 @@ class Int8Engine:
         twin = copy.copy(self)
         twin._output = (*_panels(weight), bias)
         return twin
+
+    centre = staticmethod(_centre)
 
     def subsample(self, frames: Array, columns: Array) -> Array:
         steps = (len(frames) - 2) // self._stride

@@ -1,6 +1,6 @@
 """The encoder's arithmetic in NumPy float32: the truth other engines are compared with.
 
-Four functions: `subsample`, `recur`, `look_ahead`, `output`. Every step of every stream is computed
+Five functions: `centre`, `subsample`, `recur`, `look_ahead`, `output`. Every step of every stream is computed
 on its own, by the same calls on the same shapes, because BLAS gives other last bits for one row than
 for many. So a stream gets the same bits alone, in a batch, and in any chunks. An engine holds weights
 only: no scratch memory, so threads may share it.
@@ -29,6 +29,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .. import running_mean
 
 Array = NDArray[np.float32]
 # Step of one layer and one stream: x [I], h [H], c [H], the last two changed in place.
@@ -62,6 +64,8 @@ class ReferenceEngine:
         twin = copy.copy(self)
         twin._output = _contiguous(weight), _contiguous(bias)
         return twin
+
+    centre = staticmethod(running_mean.subtract)
 
     def subsample(self, frames: Array, columns: Array) -> Array:
         """frames [2 + S k, F], columns [2, C, F/2] (the last two of conv1, moved on) -> [S, C * F/4]."""

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .. import running_mean
 from ..errors import ConfigError
 from ..features import FeatureConfig
 from .augment import Augmenter
@@ -22,6 +24,7 @@ from .config import DataConfig, ModelConfig
 from .units import Units
 
 Phones = Callable[[str], NDArray[np.int64] | None]
+_subtract_mean = njit(nogil=True, cache=True)(running_mean.subtract)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Batches:
         self.per_second = per_second
         self._lengths = np.array([len(u.frames) for u in self.utterances])
         self._tokens = [np.array(vocabulary.encode(u.text), np.int64) for u in self.utterances]
+        self._scale = self.std / np.float32(len(self.std))
         self._silence = (np.float32(np.log(features.floor)) - self.mean) / self.std
 
     @property
@@ -115,10 +119,10 @@ class Batches:
         unmasked[:] = self._silence
         for row, x in zip(unmasked, rows, strict=True):
             row[: len(x)] = x
-            if self.model.online_mean:
-                begun = self.model.online_mean * self.per_second  # frames of the global mean, here 0
-                heard = begun + np.arange(1, len(row) + 1)
-                row -= (np.cumsum(row, 0, np.float64) / heard[:, None]).astype(np.float32)
+            if self.model.mean_frames:
+                begun, window = float(self.model.mean_frames), float(self.model.mean_window)
+                mean, background = np.zeros(len(self.std)), running_mean.BACKGROUND
+                _subtract_mean(row, self._scale, mean, begun, background, window)
         masked = unmasked.copy()
         if self.augmenter is not None:
             for row, x in zip(masked, rows, strict=True):

@@ -49,9 +49,8 @@ class ModelConfig:
     hidden: int = 384
     layers: int = 4
     residual: bool = True  # false, for comparison: layers hear the one below alone
-    online_mean: float = (
-        0.0  # for comparison: less a running mean, begun as so many seconds of the global one
-    )
+    mean_frames: int = 0  # frames are less their running mean, begun as so many of the global one; 0: no
+    mean_window: int = 0  # frames: the running mean is of about so many
     look_ahead: int = 0  # steps
     flush_steps: int = 8  # steps of digital silence after every utterance (docs/design.md, Flush)
     bidirectional: bool = False  # for teachers; cannot be exported for streaming

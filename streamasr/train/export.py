@@ -54,10 +54,10 @@ def _not_streaming(model: ModelConfig) -> str:
         return "a bidirectional model hears the future: it cannot be exported for streaming"
     if model.norm == "between":
         return "layer norm between layers is for comparison: the engine has joint, separate and none"
-    if not model.residual or not model.channels or model.online_mean:
+    if not model.residual or not model.channels:
         return (
-            "model.residual=false, model.channels=0 and model.online_mean are for comparison: "
-            "the engine always has residuals and convolutions, and the global mean"
+            "model.residual=false and model.channels=0 are for comparison: "
+            "the engine always has residuals and convolutions"
         )
     return ""
 

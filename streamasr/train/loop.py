@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,17 @@ CHARACTERS = Vocabulary(("<blank>", " ", *"abcdefghijklmnopqrstuvwxyz", "'"))
 class Trainer:
     """One run: data, model, optimiser, averaged weights and the position in the data.
 
-    `begun`: what it begins from or goes on with; its statistics, phones and pronunciations are this run's.
+    `begun`: what it begins from or goes on with; its statistics, running mean, phones and pronunciations are
+    this run's.
     """
 
     def __init__(
         self, settings: config.Config, base: Path, folder: Path, begun: start.Start | None = None
     ) -> None:
+        if begun:
+            frames, window = begun.mean
+            model = replace(settings.model, mean_frames=frames, mean_window=window)
+            settings = replace(settings, model=model)
         self.config, self.folder = settings, folder
         self.processes = Processes()
         self.rank, self.world = self.processes.rank, self.processes.world
@@ -113,7 +118,7 @@ class Trainer:
         self.teachers = Teachers(paths, *taught) if paths else None
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         o = settings.optimiser
-        self.optimiser = optimiser.Optimiser(self.model, o.kind, o.weight_decay)
+        self.optimiser = optimiser.Optimiser(self.model, o.kind, o.weight_decay, self.processes)
         self.prior = torch.zeros(phones)  # log of the phone head's mean output on the dev sets
         self.updates = 0  # done so far
         self.heard = self.elapsed = 0.0  # seconds of speech trained on, seconds of training
@@ -411,7 +416,7 @@ def main(path: Path, overrides: list[str], resume: bool, source: str = "") -> in
     elif begun is not None:
         trainer.start_from(begun.weights, source)
     if trainer.rank == 0:
-        (folder / "config.json").write_text(json.dumps(asdict(settings), indent=1))
+        (folder / "config.json").write_text(json.dumps(asdict(trainer.config), indent=1))
     # Time loops run on threads that take the GIL back several times a step; CPython's 5 ms would be felt.
     sys.setswitchinterval(1e-4)
     handler = signal.signal(signal.SIGINT, lambda *_: setattr(trainer, "interrupted", True))

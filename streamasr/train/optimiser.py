@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .processes import Processes
+
 
 class Optimiser:
     """AdamW for all parameters, or Muon for the recurrent layers' matrices and AdamW for the rest.
@@ -15,9 +17,14 @@ class Optimiser:
     Muon (Jordan et al. 2024, arXiv:2502.16982): the momentum of a matrix is made orthogonal, every direction
     of it moves alike. Its steps are as long, by root mean square, as AdamW's, so both take the same rate.
     Matrices decay; gains and biases do not.
+
+    To make them orthogonal takes a fifth of the time of a small batch: of several `processes` each does some
+    and shares them with the others.
     """
 
-    def __init__(self, model: nn.Module, kind: str, weight_decay: float) -> None:
+    def __init__(
+        self, model: nn.Module, kind: str, weight_decay: float, processes: Processes | None = None
+    ) -> None:
         muon = [
             p
             for n, p in model.named_parameters()
@@ -29,23 +36,42 @@ class Optimiser:
             {"params": [p for p in rest if p.dim() > 1], "weight_decay": weight_decay},
             {"params": [p for p in rest if p.dim() <= 1], "weight_decay": 0.0},
         ]
+        self._processes = processes
+        self._owners: dict[Tensor, int] = {}  # of Muon's matrices, if there are several processes
         self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)]
         if muon:
             self._parts.append(
                 torch.optim.Muon(muon, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
             )
+        if processes and processes.world > 1:
+            busy = [0] * processes.world
+            for p in sorted(muon, key=_labour, reverse=True):
+                self._owners[p] = busy.index(min(busy))
+                busy[self._owners[p]] += _labour(p)
 
     def zero_grad(self) -> None:
         for part in self._parts:
             part.zero_grad(set_to_none=True)
 
     def step(self, rate: float) -> None:
+        processes = self._processes
+        for p, owner in self._owners.items():
+            if processes and owner != processes.rank:
+                p.grad = None
         for part in self._parts:
             for group in part.param_groups:
                 group["lr"] = rate
             part.step()
+        if processes:
+            for p, owner in self._owners.items():
+                processes.share(p.data, owner)
 
     def state_dict(self) -> list[dict[str, Any]]:
+        """To be asked for in every process at once."""
+        if self._processes:
+            for p, owner in self._owners.items():
+                momentum = self._parts[1].state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+                self._processes.share(momentum, owner)
         return [part.state_dict() for part in self._parts]
 
     def load_state_dict(self, states: list[dict[str, Any]] | dict[str, Any]) -> None:
@@ -53,6 +79,11 @@ class Optimiser:
         several = [states] if isinstance(states, dict) else states  # one, as checkpoints had it before Muon
         for part, state in zip(self._parts, several, strict=True):
             part.load_state_dict(state)
+
+
+def _labour(p: Tensor) -> int:
+    """Of making a matrix orthogonal: products of the longer side with the shorter one twice."""
+    return max(p.shape) * min(p.shape) ** 2
 
 
 def warmed_up(updates: int, warmup: int) -> float:

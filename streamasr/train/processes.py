@@ -40,6 +40,11 @@ class Processes:
                 dist.all_reduce(p.grad)
                 p.grad /= self.world
 
+    def share(self, tensor: torch.Tensor, owner: int) -> None:
+        """The owner's numbers for all, in place."""
+        if self.world > 1:
+            dist.broadcast(tensor, owner)
+
     def agree(self, due: bool, interrupted: bool) -> tuple[bool, bool]:
         """Is it time to save, has somebody interrupted? The same answer in every process.
 

@@ -33,7 +33,8 @@ _LONGEST = 30  # words of one of them
 @dataclass(frozen=True)
 class Start:
     """`phones`: tokens of the phone head, none if there is none. `like`: name or path of the model directory
-    whose lexicon and other files belong to it, "" if none do."""
+    whose lexicon and other files belong to it, "" if none do. `mean`: mean_frames and mean_window, for the
+    weights have learnt from such frames."""
 
     source: str
     weights: dict[str, Tensor]
@@ -41,6 +42,7 @@ class Start:
     phones: Phones = ()
     like: str = ""
     subwords: Phones = ()  # tokens of the first head, if they are such
+    mean: tuple[int, int] = (0, 0)
 
     def phones_of(self, word: str) -> Phones | None:
         """A word's first pronunciation in the model's lexicon, else None."""
@@ -91,7 +93,9 @@ def of_checkpoint(path: Path, content: dict[str, Any]) -> Start:
         phones, like = tuple(content.get("phones", ())), content.get("like", "")
         vocabulary = content["vocabulary"]
         subwords = tuple(vocabulary["tokens"]) if vocabulary["kind"] == units.KIND else ()
-        return Start(str(path), content["average"], (mean, std), phones, like, subwords)
+        shape = json.loads(content["config"])["model"]
+        running = shape.get("mean_frames", 0), shape.get("mean_window", 0)
+        return Start(str(path), content["average"], (mean, std), phones, like, subwords, running)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: not a training checkpoint ({error!r})") from error
 
@@ -123,4 +127,6 @@ def read(source: str) -> Start:
     like = source if source in modelfile.packaged() else str(Path(source).resolve())
     if not phones or not content.folder or not (content.folder / "lexicon.safetensors").exists():
         like = ""
-    return Start(source, weights, (mean, std), phones.tokens if phones else (), like)
+    encoder = content.description.encoder
+    running = encoder.mean_frames, encoder.mean_window
+    return Start(source, weights, (mean, std), phones.tokens if phones else (), like, mean=running)

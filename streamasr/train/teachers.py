@@ -50,6 +50,12 @@ class Teachers:
                     f"{path}: a teacher's steps must be as long as the student's: "
                     f"{frames_per_step} frames, not {student.frames_per_step}"
                 )
+            theirs = model.config.mean_frames, model.config.mean_window
+            if theirs != (student.mean_frames, student.mean_window):
+                raise ConfigError(
+                    f"{path}: a teacher hears what the student hears: its model.mean_frames and mean_window, "
+                    f"{theirs[0]} and {theirs[1]}, must be the student's"
+                )
             # Frames come normalised by the student's statistics.
             (mean, std), (own_mean, own_std) = statistics, begun.statistics
             scale, shift = (
