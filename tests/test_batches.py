@@ -84,6 +84,16 @@ def test_like_lengths_are_together() -> None:
         assert sum(map(sum, sizes)) / padded > 0.85
 
 
+def test_processes_that_wait_for_each_other_get_like_lengths() -> None:
+    batches = batches_of([int(n) for n in np.random.default_rng(0).integers(20, 290, 400)])
+    plan = batches.plan(1, 1, together=2)
+    alone = sum(map(len, batches.plan(1, 1)))
+    assert len(plan) % 2 == 0 and 0 <= alone - sum(map(len, plan)) <= max(map(len, plan))
+    longest = [max(len(batches.utterances[n].frames) for n in b) for b in plan]
+    assert all(0.8 < a / b < 1.25 for a, b in zip(longest[::2], longest[1::2], strict=True))
+    assert any(a < 0.5 * b for a, b in zip(longest[1:-1:2], longest[2::2], strict=True))
+
+
 def test_empty_and_long_utterances_are_left_out_and_counted() -> None:
     batches = batches_of([0, 100, 300, 301, 5])
     assert batches.left_out == 2

@@ -76,10 +76,12 @@ class Batches:
     def seconds(self) -> float:
         return float(self._lengths.sum() / self.per_second)
 
-    def plan(self, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    def plan(self, seed: int, epoch: int, together: int = 1) -> list[NDArray[np.int64]]:
         """Utterance numbers of every batch of an epoch: like lengths together, batches shuffled.
 
-        The first epoch goes from short to long (SortaGrad, Deep Speech 2, arXiv:1512.02595, 3.3).
+        `together`: so many batches of like lengths follow each other, for processes that wait for each other;
+        what does not fill a group is left out. The first epoch goes from short to long (SortaGrad, Deep Speech
+        2, arXiv:1512.02595, 3.3).
         """
         random = np.random.default_rng([seed, epoch])
         order = np.argsort(self._lengths * random.uniform(0.9, 1.1, len(self._lengths)), kind="stable")
@@ -96,9 +98,11 @@ class Batches:
                 batches.append(order[first:i])
                 first, longest = i, int(self._lengths[number]) + flush
         batches.append(order[first:])
-        if epoch > 0:
-            batches = [batches[i] for i in random.permutation(len(batches))]
-        return batches
+        for _ in range(len(batches) % together):
+            batches.pop(random.integers(len(batches)))
+        groups = range(len(batches) // together)
+        shuffled = random.permutation(len(groups)) if epoch > 0 else groups
+        return [batches[group * together + i] for group in shuffled for i in range(together)]
 
     def _draw(self, random: np.random.Generator) -> NDArray[np.int64]:
         """How often an epoch hears each utterance [N]: corpora in proportion to hours^(1 / temperature)."""

@@ -325,9 +325,8 @@ class Trainer:
 
     def _plan(self, epoch: int) -> list[list[np.ndarray[Any, Any]]]:
         """For every update of an epoch, the utterance numbers of each process's batch."""
-        batches = self.batches.plan(self.config.train.seed, epoch)
-        whole = len(batches) // self.world * self.world
-        return [batches[i : i + self.world] for i in range(0, whole, self.world)]
+        batches = self.batches.plan(self.config.train.seed, epoch, self.world)
+        return [batches[i : i + self.world] for i in range(0, len(batches), self.world)]
 
     def _make(self, plan: list[list[np.ndarray[Any, Any]]], number: int) -> Batch:
         seed = (self.config.train.seed, self.epoch, number, self.rank)
