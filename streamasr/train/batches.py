@@ -79,9 +79,9 @@ class Batches:
     def plan(self, seed: int, epoch: int, together: int = 1) -> list[NDArray[np.int64]]:
         """Utterance numbers of every batch of an epoch: like lengths together, batches shuffled.
 
-        `together`: so many batches of like lengths follow each other, for processes that wait for each other;
-        what does not fill a group is left out. The first epoch goes from short to long (SortaGrad, Deep Speech
-        2, arXiv:1512.02595, 3.3).
+        `together`: so many batches of like lengths follow each other, for as many processes; what does not
+        fill a group is left out. The first epoch goes from short to long (SortaGrad, Deep Speech 2,
+        arXiv:1512.02595, 3.3).
         """
         random = np.random.default_rng([seed, epoch])
         order = np.argsort(self._lengths * random.uniform(0.9, 1.1, len(self._lengths)), kind="stable")
