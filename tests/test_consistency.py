@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import kl_div
 
-from streamasr.train.consistency import disagreement
+from streamasr.train.consistency import disagreement, lateness
 
 
 def test_it_is_the_mean_of_both_divergences_over_the_steps_that_count() -> None:
@@ -39,3 +39,20 @@ def test_the_gradient_is_that_of_predicting_a_fixed_target() -> None:
     expected = 0.5 * torch.stack([p[:, 0] - p[:, 1], p[:, 1] - p[:, 0]], 1)
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, expected)
+
+
+def test_lateness_moves_the_earlier_step_towards_the_next() -> None:
+    """Torch's divergence in the steps that count; gradient p(earlier) - p(next), none to the last."""
+    torch.manual_seed(1)
+    logits = torch.randn(5, 2, 4, requires_grad=True)
+    steps = torch.tensor([5, 3])
+    found = lateness(logits, steps)
+    said = logits.detach().log_softmax(-1)
+    for b, count in enumerate(steps.tolist()):
+        expected = kl_div(said[: count - 1, b], said[1:count, b], reduction="sum", log_target=True)
+        torch.testing.assert_close(found[b].detach(), expected)
+    found.sum().backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    p = said.exp()
+    torch.testing.assert_close(logits.grad[:4, 0], p[:4, 0] - p[1:, 0])
+    assert not logits.grad[4, 0].any() and not logits.grad[2:, 1].any()

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from streamasr.train.ctc import ctc_loss
+from streamasr.train.ctc import best_path, ctc_loss
 
 
 def collapse(path: tuple[int, ...]) -> tuple[int, ...]:
@@ -69,6 +69,19 @@ def test_some_targets_were_infeasible() -> None:
     """The test above would be empty otherwise: a repeat needs a blank between, so U + repeats steps."""
     losses, _ = ours(torch.zeros(3, len(TARGETS), 3), TARGETS, [3] * len(TARGETS))
     assert torch.isinf(losses).tolist() == [False] * 5 + [True, True, True]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_likeliest_of_all_paths(steps: int, target: tuple[int, ...]) -> None:
+    log_probs = (2 * torch.randn(steps, 3)).log_softmax(-1).numpy()
+    paths = [p for p in itertools.product(range(3), repeat=steps) if collapse(p) == target]
+    found = best_path(log_probs, np.array(target, np.int64))
+    if not paths:
+        assert found is None
+        return
+    expected = max(paths, key=lambda path: sum(log_probs[t, v] for t, v in enumerate(path)))
+    assert found is not None and tuple(found.tolist()) == expected
 
 
 def test_shorter_rows_ignore_what_follows() -> None:

@@ -16,9 +16,10 @@ from streamasr.train import checkpoint, config
 from streamasr.train.batches import Batch
 from streamasr.train.config import ModelConfig, TrainConfig
 from streamasr.train.consistency import divergence
+from streamasr.train.ctc import best_path
 from streamasr.train.model import AcousticModel, Output
 from streamasr.train.objective import objective
-from streamasr.train.teachers import Teachers
+from streamasr.train.teachers import Teachers, aligned
 
 BANDS, PHONES = 12, ("<blank>", " ", "AA", "B")
 MODEL = ModelConfig(channels=2, hidden=8, layers=2, phone_layer=2, dropout=0.5)
@@ -68,6 +69,21 @@ def test_other_phones_and_other_steps_are_refused(tmp_path: Path) -> None:
     teacher(path, 0, 0.0, 1.0, replace(MODEL, mean_frames=100, mean_window=500))
     with pytest.raises(ConfigError, match=r"one\.pt: .* 100 and 500, must be the student's"):
         Teachers([path], STATISTICS, PHONES, MODEL, torch.device("cpu"))
+
+
+def test_an_alignment_is_taught_in_place_of_probabilities() -> None:
+    """One token a step, the transcript's, in the steps that count; cross-entropy with it."""
+    torch.manual_seed(2)
+    taught = torch.randn(7, 2, len(PHONES)).log_softmax(-1)
+    targets = [np.array([2, 3]), np.array([3, 3, 3, 3, 3])]  # the second does not fit into 7 steps
+    found = aligned(taught, targets, torch.tensor([6, 7]))
+    path = best_path(taught[:6, 0].numpy(), targets[0])
+    assert path is not None and torch.equal(found[:6, 0].argmax(-1), torch.from_numpy(path))
+    torch.testing.assert_close(found[:6, 0].exp().sum(-1), torch.ones(6))
+    assert torch.equal(found[6:, 0], taught[6:, 0]) and torch.equal(found[:, 1], taught[:, 1])
+    logits = torch.randn(6, len(PHONES)).log_softmax(-1)
+    expected = -logits[torch.arange(6), torch.from_numpy(path)]
+    torch.testing.assert_close(divergence(found[:6, 0], logits), expected)
 
 
 def test_the_objective_adds_the_divergence_per_phone() -> None:

@@ -107,7 +107,9 @@ class TrainConfig:
     denominator_order: int = 3  # of its n-gram of phones: 2, 3 or 4 (crf.py)
     ctc_epochs: int = 0  # first epochs without it
     consistency: float = 0.0  # weight of the disagreement of two views of every utterance; 0: one view
+    peak_first: float = 0.0  # weight of how far the phones of a step are from those of the next one
     distillation: float = 0.5  # weight of what data.teachers say, if there are any
+    alignment: bool = False  # the teachers say where the transcript's phones are, not what else might be
     average_decay: float = 0.999  # exponential average of the weights, what is validated and exported
     bptt_steps: int = 0  # truncate back-propagation through time to so many steps; 0: whole utterances
     carry_probability: float = 0.0  # share of rows that start from the state another utterance left
@@ -275,6 +277,11 @@ def _check(config: Config, source: str) -> None:
     if config.train.denominator_order not in (2, 3, 4):
         order = config.train.denominator_order
         raise ConfigError(f"{source}: train.denominator_order must be 2, 3 or 4, not {order}")
+    if config.model.mean_window < config.model.mean_frames:
+        raise ConfigError(
+            f"{source}: model.mean_window must be at least mean_frames, {config.model.mean_frames}; "
+            f"it is {config.model.mean_window}"
+        )
     if not 0 <= config.model.phone_layer <= config.model.layers:
         raise ConfigError(f"{source}: model.phone_layer must be 0 to {config.model.layers}")
     if config.train.predict_steps and (config.model.bidirectional or config.model.look_ahead):

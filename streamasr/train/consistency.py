@@ -22,6 +22,17 @@ def disagreement(logits: Tensor, steps: Tensor) -> Tensor:
     return 0.5 * (both * inside.to(both.device)).sum(0)
 
 
+def lateness(logits: Tensor, steps: Tensor) -> Tensor:
+    """logits [S, B, V], steps [B] that count -> how far each step is from saying what the next one says [B].
+
+    In nats, summed over the steps: peak-first regularisation (Tian et al., arXiv:2211.03284, eq. 6). The gradient
+    flows into the earlier step only, so that tokens move forward.
+    """
+    said = logits.float().log_softmax(-1)
+    inside = torch.arange(1, len(logits))[:, None] < steps
+    return (divergence(said[1:].detach(), said[:-1]) * inside.to(said.device)).sum(0)
+
+
 def divergence(target: Tensor, predicted: Tensor) -> Tensor:
     """KL(target || predicted) of log-probabilities [..., V] -> [...]."""
     return (target.exp() * (target - predicted)).sum(-1)

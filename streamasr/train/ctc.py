@@ -139,3 +139,43 @@ def ctc_loss(logits: Tensor, targets: list[np.ndarray], steps: Tensor) -> Tensor
     )
     repeats = torch.tensor([int((t[1:] == t[:-1]).sum()) for t in targets])
     return torch.where((lengths + repeats <= steps).to(logits.device), losses, torch.inf)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _best_path(log_probs, target, path):  # type: ignore[no-untyped-def]
+    """log_probs [S, V] -> path [S] is overwritten with the likeliest one; False if there is none."""
+    steps, length = len(log_probs), 2 * len(target) + 1
+    score = np.full((steps, length), -np.inf)
+    back = np.zeros((steps, length), np.int8)
+    for t in range(steps):
+        for s in range(length):
+            token = target[s // 2] if s % 2 else 0
+            if t == 0:
+                if s < 2:
+                    score[0, s] = log_probs[0, token]
+                continue
+            best = score[t - 1, s]
+            if s > 0 and score[t - 1, s - 1] > best:
+                best, back[t, s] = score[t - 1, s - 1], 1
+            if s % 2 and s > 1 and target[s // 2] != target[s // 2 - 1] and score[t - 1, s - 2] > best:
+                best, back[t, s] = score[t - 1, s - 2], 2
+            score[t, s] = best + log_probs[t, token]
+    s = length - 1
+    if length > 1 and score[steps - 1, s - 1] > score[steps - 1, s]:
+        s -= 1
+    if not score[steps - 1, s] > -np.inf:
+        return False
+    for t in range(steps - 1, -1, -1):
+        path[t] = target[s // 2] if s % 2 else 0
+        s -= back[t, s]
+    return True
+
+
+def best_path(log_probs: np.ndarray, target: np.ndarray) -> np.ndarray | None:
+    """log_probs [S, V], tokens [U] -> the token of every step [S] in their likeliest alignment (Viterbi).
+
+    None where none fits.
+    """
+    path = np.zeros(len(log_probs), np.int64)
+    found = len(path) > 0 and _best_path(np.ascontiguousarray(log_probs), target.astype(np.int64), path)
+    return path if found else None

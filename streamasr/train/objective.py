@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from .attention import AttentionDecoder
 from .batches import Batch
 from .config import Config, TrainConfig
-from .consistency import disagreement, divergence
+from .consistency import disagreement, divergence, lateness
 from .crf import Ngram, log_denominator
 from .ctc import ctc_loss
 from .model import AcousticModel, Output
 from .prediction import FramePredictor
+from .teachers import aligned
 
 Targets = list[NDArray[np.int64]]
 
@@ -63,8 +64,11 @@ def objective(
         logits, steps = out.phone_logits[:, known], out.steps[known]
         phone_loss, of_phones = _of_phones(logits, targets, steps, settings, ngram)
         if taught is not None:
+            taught = taught[:, known]
+            if settings.alignment:
+                taught = aligned(taught, targets, steps)
             inside = (torch.arange(len(logits))[:, None] < steps).to(logits.device)
-            apart = (divergence(taught[:, known], logits.log_softmax(-1)) * inside).sum()
+            apart = (divergence(taught, logits.log_softmax(-1)) * inside).sum()
             apart = apart / max(1, sum(map(len, targets)))
             of_phones["distillation"] = float(apart.detach())
             phone_loss = phone_loss + settings.distillation * apart
@@ -88,6 +92,10 @@ def _of_phones(
         log_z = log_denominator(logits, ngram, steps)
         losses = losses + settings.denominator * (log_z - said.to(log_z.device))
     loss, values["phone_objective"] = mean_loss(losses, phones)
+    if settings.peak_first:
+        late = lateness(logits, steps).sum() / max(1, sum(map(len, phones)))
+        values["lateness"] = float(late.detach())
+        loss = loss + settings.peak_first * late
     if settings.consistency:
         apart = _per_token(disagreement(logits, steps), phones)
         values["disagreement"] = float(apart.detach())

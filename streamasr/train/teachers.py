@@ -18,7 +18,10 @@ from torch import Tensor
 from ..errors import ConfigError
 from . import checkpoint, start
 from .config import ModelConfig
+from .ctc import best_path
 from .model import AcousticModel
+
+_IMPOSSIBLE = -50.0  # a log-probability whose product with itself is nothing
 
 Statistics = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -72,3 +75,19 @@ class Teachers:
             assert out.phone_logits is not None
             said.append(out.phone_logits.log_softmax(-1))
         return torch.stack(said).logsumexp(0) - float(np.log(len(said)))
+
+
+def aligned(taught: Tensor, targets: Sequence[NDArray[np.int64]], steps: Tensor) -> Tensor:
+    """Log-probabilities [S, B, V], phones and steps [B] of each utterance -> the same of one token a step.
+
+    It is that of the likeliest alignment: what follows is frame-level cross-entropy, as hybrid systems are
+    trained. Utterances that no alignment fits keep what they have.
+    """
+    told = taught.cpu().numpy()
+    sure = taught.clone()
+    for b, (target, count) in enumerate(zip(targets, steps.tolist(), strict=True)):
+        path = best_path(told[:count, b], target)
+        if path is not None:
+            sure[:count, b] = _IMPOSSIBLE
+            sure[torch.arange(count), b, torch.from_numpy(path)] = 0.0
+    return sure
