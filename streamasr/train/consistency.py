@@ -25,8 +25,8 @@ def disagreement(logits: Tensor, steps: Tensor) -> Tensor:
 def lateness(logits: Tensor, steps: Tensor) -> Tensor:
     """logits [S, B, V], steps [B] that count -> how far each step is from what the next one says [B].
 
-    In nats, summed over the steps: peak-first regularisation (Tian et al., arXiv:2211.03284, eq. 6). The gradient
-    flows into the earlier step only, so that tokens move forward.
+    In nats, summed over the steps: peak-first regularisation (Tian et al., arXiv:2211.03284, eq. 6). The
+    gradient flows into the earlier step only, so that tokens move forward.
     """
     said = logits.float().log_softmax(-1)
     inside = torch.arange(1, len(logits))[:, None] < steps
