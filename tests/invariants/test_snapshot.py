@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from strategies import quick, run, seeds, sound, thorough
 
 import streamasr
-from streamasr import EndpointRule, SnapshotError
+from streamasr import EndpointRule, SnapshotError, audio
 
 
 @quick
@@ -41,8 +42,9 @@ print(json.dumps([event.to_dict() for event in events]))
 """
 
 
-def in_another_process(model: str, folder: Path, stream: streamasr.Stream) -> None:
-    samples = sound(5, 2.0)
+def in_another_process(
+    model: str, folder: Path, stream: streamasr.Stream, samples: NDArray[np.float32]
+) -> None:
     stream.accept(samples[:17_001])
     (folder / "snapshot").write_bytes(stream.snapshot())
     np.save(folder / "rest.npy", samples[17_001:])
@@ -52,11 +54,12 @@ def in_another_process(model: str, folder: Path, stream: streamasr.Stream) -> No
 
 
 def test_another_process(tiny: streamasr.Recognizer, tiny_directory: Path, tmp_path: Path) -> None:
-    in_another_process(str(tiny_directory), tmp_path, tiny.stream(22_050))
+    in_another_process(str(tiny_directory), tmp_path, tiny.stream(22_050), sound(5, 2.0))
 
 
 def test_another_process_shipped(shipped: streamasr.Recognizer, tmp_path: Path) -> None:
-    in_another_process("en", tmp_path, shipped.stream(22_050))
+    samples, rate = audio.read(Path(__file__).parents[2] / "demo" / "samples" / "water.flac")
+    in_another_process("en", tmp_path, shipped.stream(rate), samples)
 
 
 @thorough
