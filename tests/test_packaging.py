@@ -39,7 +39,7 @@ FOREIGN = {
     "jiwer": ("evaluate/wer.py",),
     "torch": ("train/",),
     "torchaudio": ("train/",),
-    "numba": ("train/", "engine/", "search/kernels.py", "search/stepping.py"),
+    "numba": ("train/", "engine/", "search/kernels.py", "search/choosing.py", "search/stepping.py"),
     "llvmlite": ("train/",),
     "matplotlib": ("train/",),
     "tqdm": ("train/",),
