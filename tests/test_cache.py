@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import wave
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +106,27 @@ def test_an_unfinished_cache_is_computed_anew(corpus: Path) -> None:
     frames.unlink()
     frames.write_bytes(b"half")
     np.testing.assert_array_equal(cache.load([corpus], folder, FEATURES)[0].frames, expected)
+
+
+def test_two_runs_that_begin_together(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process computes the same from beginning to end while this one is at it."""
+    folder = corpus.parent / "cache"
+    command = (
+        "import sys; from pathlib import Path;"
+        "from streamasr.features import FeatureConfig; from streamasr.train import cache;"
+        "cache.load([Path(sys.argv[1])], Path(sys.argv[2]), FeatureConfig())"
+    )
+    write_header = cache._write_header
+
+    def beside_another(*arguments: Any) -> None:
+        monkeypatch.setattr(cache, "_write_header", write_header)
+        write_header(*arguments)
+        subprocess.run([sys.executable, "-c", command, corpus, folder], check=True)
+
+    monkeypatch.setattr(cache, "_write_header", beside_another)
+    found = cache.load([corpus], folder, FEATURES)
+    assert [u.id for u in found] == ["a", "b", "c"]
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".npy"]
 
 
 def test_problems_of_all_manifests_are_said_together(corpus: Path) -> None:

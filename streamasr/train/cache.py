@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 import numpy as np
@@ -93,7 +94,13 @@ def _load_manifest(path: Path, folder: Path, config: FeatureConfig, rooms: str =
     key = hashlib.sha256(content + settings.encode()).hexdigest()[:12]
     frames_file, index_file = (folder / f"{path.stem}-{key}.{kind}" for kind in ("npy", "json"))
     if not index_file.exists():
-        _compute(path, listed, config, frames_file, index_file, bool(rooms))
+        folder.mkdir(parents=True, exist_ok=True)
+        # Another run may be computing the same: the later one replaces like by like.
+        with TemporaryDirectory(prefix="part-", dir=folder) as mine:
+            parts = (Path(mine) / frames_file.name, Path(mine) / index_file.name)
+            _compute(path, listed, config, *parts, bool(rooms))
+            parts[0].replace(frames_file)
+            parts[1].replace(index_file)  # appears last and whole: it vouches for the frames
     index = json.loads(index_file.read_text())
     frames = np.load(frames_file, mmap_mode="r")
     edges = [*index["first_frame"], len(frames)]
@@ -111,11 +118,9 @@ def _compute(
     index_file: Path,
     in_rooms: bool,
 ) -> None:
-    frames_file.parent.mkdir(parents=True, exist_ok=True)
     firsts, frames = [], 0
     problems: list[str] = []
-    frames_part = frames_file.with_suffix(".part")
-    with frames_part.open("wb") as file, ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+    with frames_file.open("wb") as file, ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         _write_header(file, 0, config)
         rooms = range(len(listed)) if in_rooms else [None] * len(listed)
         results = pool.map(_one, [u.audio for u in listed], [config] * len(listed), rooms, chunksize=8)
@@ -135,12 +140,8 @@ def _compute(
         except ManifestError as error:
             problems.append(f"{utterance.id}: {error}")
     if problems:
-        frames_part.unlink()
         raise ManifestError(manifest.listing(path, problems))
-    frames_part.replace(frames_file)
-    temporary = index_file.with_suffix(".part")  # the index appears last and whole: it vouches for the frames
-    temporary.write_text(json.dumps({"first_frame": firsts, "text": texts}))
-    temporary.replace(index_file)
+    index_file.write_text(json.dumps({"first_frame": firsts, "text": texts}))
 
 
 def _write_header(file: BinaryIO, frames: int, config: FeatureConfig) -> None:
