@@ -22,7 +22,7 @@ from streamasr.features import FeatureConfig
 from streamasr.search import lexicon
 from streamasr.search.confidence import Calibration, Logistic
 from streamasr.search.config import BeamConfig
-from streamasr.train import checkpoint, export, loop, start
+from streamasr.train import checkpoint, dataset, export, loop, start
 from streamasr.train.config import ModelConfig
 from streamasr.train.model import AcousticModel
 from streamasr.vocabulary import Vocabulary
@@ -60,11 +60,11 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Model directory as ours are: int8, two heads, lexicon, language model, g2p, settings, calibration."""
     path = tmp_path_factory.mktemp("models") / "taught"
     torch.manual_seed(0)
-    model = AcousticModel(MODEL, 80, len(loop.CHARACTERS), len(PHONES), "float32")
+    model = AcousticModel(MODEL, 80, len(dataset.CHARACTERS), len(PHONES), "float32")
     weights = {**model.state_dict(), "phone_output.prior": torch.zeros(len(PHONES))}
     statistics = np.full(80, -7.5, np.float32), np.full(80, 4.5, np.float32)  # no data has such by itself
     description = modelfile.Description(
-        "taught", "en", "CC0-1.0", "", FeatureConfig(), export.encoder_of(MODEL), loop.CHARACTERS, {},
+        "taught", "en", "CC0-1.0", "", FeatureConfig(), export.encoder_of(MODEL), dataset.CHARACTERS, {},
         BeamConfig(lm_weight=0.7), PHONES, Calibration(-0.1, 0.1, None, None, Logistic(1, 1, 0, 0, 0)),
     )  # fmt: skip
     modelfile.write(path, description, export.tensors(weights, statistics, True), numbers="int8")

@@ -26,7 +26,7 @@ import streamasr
 from streamasr.errors import ConfigError, ModelError
 from streamasr.features import FeatureConfig
 from streamasr.search import lexicon
-from streamasr.train import cache, checkpoint, config, export, loop, objective, start, suspects
+from streamasr.train import cache, checkpoint, config, dataset, export, loop, objective, start, suspects
 from streamasr.train.model import AcousticModel
 
 CONFIG = """
@@ -304,8 +304,9 @@ def test_two_processes_end_with_the_same_weights(corpus: Path, tmp_path: Path) -
         "import sys, torch\nfrom pathlib import Path\nfrom streamasr.train import loop\n"
         "run, heard = loop.Trainer.run, []\n"
         "def both(self):\n"
-        "    make = self.batches.make\n"
-        "    self.batches.make = lambda n, s: heard.extend([s[1], i] for i in n.tolist()) or make(n, s)\n"
+        "    batches = self.data.batches\n"
+        "    make = batches.make\n"
+        "    batches.make = lambda n, s: heard.extend([s[1], i] for i in n.tolist()) or make(n, s)\n"
         "    run(self)\n"
         "    torch.save({'model': self.model.state_dict(), 'heard': heard}, f'rank{self.rank}.pt')\n"
         "loop.Trainer.run = both\n"
@@ -535,7 +536,7 @@ def test_a_run_begins_anew_or_goes_on(train: Any, corpus: Path, trainer: loop.Tr
 
 
 def test_the_first_epochs_may_be_without_the_denominator(trainer: loop.Trainer) -> None:
-    batch = trainer.batches.make(trainer._plan(0)[0][0], (0,))
+    batch = trainer.data.batches.make(trainer._plan(0)[0][0], (0,))
     trainer.config = replace(trainer.config, train=replace(trainer.config.train, ctc_epochs=1))
     early = trainer.update(batch, 0.0)
     assert early["phone_objective"] == early["phone_loss"]
@@ -559,9 +560,9 @@ def test_sub_words_are_learnt_said_kept_and_not_exported(
     assert checkpoint.read(folder / "last.pt")["vocabulary"]["tokens"] == tokens
     settings = config.read(corpus / "tiny.toml", ["data.subwords=60"])  # other transcripts would give others
     begun = loop.Trainer(settings, corpus, tmp_path, start.read(str(folder / "last.pt")))
-    assert list(begun.vocabulary.tokens) == tokens
+    assert list(begun.data.vocabulary.tokens) == tokens
     for text in ("abc d", "zebra o'clock"):
-        assert begun.vocabulary.decode(begun.vocabulary.encode(text)) == text
+        assert begun.data.vocabulary.decode(begun.data.vocabulary.encode(text)) == text
     with pytest.raises(ModelError, match="does not fit this configuration"):
         trainer.restore(checkpoint.read(folder / "last.pt"), folder / "last.pt")
 
@@ -599,7 +600,7 @@ def test_suspects_are_told_by_their_loss(
     steps = -(-len(frames) // 3) + 4
     frames = np.concatenate([frames, np.tile(silence, (3 * steps - len(frames), 1))]).astype(np.float32)
     settings = config.read(corpus / "tiny.toml", ["model.phone_layer=2"]).model
-    model = AcousticModel(settings, 80, len(loop.CHARACTERS), 6).eval()
+    model = AcousticModel(settings, 80, len(dataset.CHARACTERS), 6).eval()
     model.load_state_dict(begun.weights)
     logits = model(torch.from_numpy(frames)[None], torch.tensor([3 * steps])).phone_logits
     phones = [number for word in u.text.split() for number in (1, *dict(words)[word])][1:]

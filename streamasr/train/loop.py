@@ -7,14 +7,11 @@ killed and resumed ends in the same weights, to the bit (on the same machine and
 
 from __future__ import annotations
 
-import itertools
 import json
-import lzma
 import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,21 +23,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import ConfigError, ModelError
-from ..features import FeatureConfig
-from ..vocabulary import Vocabulary
-from . import cache, checkpoint, config, curves, export, optimiser, start, units
-from .augment import Augmenter
-from .batches import Batch, Batches, pieces, statistics
-from .crf import Ngram
+from . import checkpoint, config, curves, dataset, export, optimiser, start
+from .batches import Batch
 from .model import AcousticModel, State
 from .objective import auxiliaries, objective
-from .phones import PhoneLexicon, unknown_words
 from .processes import Processes
 from .teachers import Teachers
 from .validation import error_rates, evaluating, prediction_errors
-
-NOISE_FRAMES = 600  # longest piece of noise that is trained on as an utterance without words
-CHARACTERS = Vocabulary(("<blank>", " ", *"abcdefghijklmnopqrstuvwxyz", "'"))
 
 
 class Trainer:
@@ -61,65 +50,26 @@ class Trainer:
         self.processes = Processes()
         self.rank, self.world = self.processes.rank, self.processes.world
         self.device = self.processes.device
-        features = FeatureConfig()
-        self.features = features
-        data = settings.data
-        excluded = set(config.manifests(data.exclude, base))
-        train = [p for p in config.manifests(data.train, base) if p not in excluded]
-        dev = config.manifests(data.dev, base)
-        cache_folder = (base / data.cache).resolve()
         if self.rank > 0:
             self.processes.wait()  # the first process computes the cache, the others read it
-        self._say(f"reading {len(train)} training, {len(dev)} validation manifests (cache: {cache_folder})")
-        utterances = cache.load(train, cache_folder, features, settings.augment.room_probability > 0)
-        self.statistics = begun.statistics if begun else statistics(utterances)
-        self.vocabulary: units.Units = CHARACTERS
-        if data.subwords and begun and begun.subwords:
-            self.vocabulary = units.SubwordUnits(begun.subwords)
-        elif data.subwords:
-            self.vocabulary = units.learn((u.text for u in utterances), data.subwords, CHARACTERS)
-        noise = cache.load(config.manifests(data.noise, base), cache_folder, features)
-        noises = [u.frames for u in noise]
-        utterances += pieces(noise, NOISE_FRAMES)  # what has no words in it is to be read as nothing
-        reads_phones = settings.model.phone_layer and not settings.train.predict_steps
-        self.lexicon = self._open_lexicon(base, begun) if reads_phones else None
-        if self.lexicon:
-            for note in unknown_words(self.lexicon, (u.text for u in utterances)):
-                self._say(f"note: {note}")
-        self.like = begun.like if begun else ""  # whose lexicon and language model this model can use
-        self.ngram = None
-        if self.lexicon and settings.train.denominator:
-            texts = (u.text for u in utterances)
-            others = _sample(config.manifests(data.text, base))
-            if begun and not data.text:
-                others = begun.sentences(settings.train.seed)
-            sequences = (p for p in map(self.lexicon, itertools.chain(texts, others)) if p is not None)
-            self.ngram = Ngram(sequences, len(self.lexicon.names), settings.train.denominator_order)
-        shared = (data, settings.model, features, self.statistics, self.vocabulary)
-        augmenter = Augmenter(settings.augment, features, noises)
-        views = 2 if settings.train.consistency else 1
-        self.batches = Batches(utterances, *shared, self.lexicon, augmenter, views)
-        self.dev = {
-            path.stem: Batches(cache.load([path], cache_folder, features), *shared, self.lexicon)
-            for path in dev
-        }
+        self.data = dataset.read(settings, base, begun, self._say)
         if self.rank == 0:
             self.processes.wait()
+        self.like = begun.like if begun else ""  # whose lexicon and language model this model can use
         torch.manual_seed(settings.train.seed)
-        phones = len(self.lexicon.names) if self.lexicon else 0
+        names = self.data.lexicon.names if self.data.lexicon else ()
         precision = settings.train.precision
-        bands, tokens = features.mel_bands, len(self.vocabulary)
-        self.model = AcousticModel(settings.model, bands, tokens, phones, precision)
+        bands, tokens = self.data.features.mel_bands, len(self.data.vocabulary)
+        self.model = AcousticModel(settings.model, bands, tokens, len(names), precision)
         self.model.auxiliary = auxiliaries(settings, self.model, bands)
         self.model.to(self.device)
-        paths = [] if settings.train.predict_steps else config.manifests(data.teachers, base)
-        names = self.lexicon.names if self.lexicon else ()
-        taught = (self.statistics, names, settings.model, self.device)
+        paths = [] if settings.train.predict_steps else config.manifests(settings.data.teachers, base)
+        taught = (self.data.statistics, names, settings.model, self.device)
         self.teachers = Teachers(paths, *taught) if paths else None
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         o = settings.optimiser
         self.optimiser = optimiser.Optimiser(self.model, o.kind, o.weight_decay, self.processes)
-        self.prior = torch.zeros(phones)  # log of the phone head's mean output on the dev sets
+        self.prior = torch.zeros(len(names))  # log of the phone head's mean output on the dev sets
         self.updates = 0  # done so far
         self.heard = self.elapsed = 0.0  # seconds of speech trained on, seconds of training
         self.epoch, self.batch = 0, 0  # of the next update
@@ -128,35 +78,29 @@ class Trainer:
         self.carried: State | None = None
         self.interrupted = False  # by Ctrl-C: heeded between updates, so that what is saved is whole
         self.log: list[dict[str, Any]] = []
+        heard = self.data.batches
         self._say(
-            f"{self.batches.seconds / 3600:.1f} h of speech, {len(self.batches.utterances)} utterances "
-            f"({self.batches.left_out} left out as empty or too long); "
+            f"{heard.seconds / 3600:.1f} h of speech, {len(heard.utterances)} utterances "
+            f"({heard.left_out} left out as empty or too long); "
             f"{sum(p.numel() for p in self.model.parameters()):,} parameters on {self.device}"
         )
-
-    def _open_lexicon(self, base: Path, begun: start.Start | None) -> PhoneLexicon:
-        paths = config.manifests(self.config.data.lexicon, base)
-        if not paths and not (begun and begun.like):
-            raise ConfigError("model.phone_layer needs data.lexicon, or --from a model that has a lexicon")
-        if begun is None:
-            return PhoneLexicon(paths)
-        return PhoneLexicon([*paths, *begun.pronouncers], begun.phones, begun.phones_of)
 
     # -- position and checkpoints ----------------------------------------------------------------
 
     def exportable(self) -> dict[str, Any]:
         """What `export` needs: the averaged weights and all that says what they are."""
+        vocabulary, batches = self.data.vocabulary, self.data.batches
         return {
             "config": json.dumps(asdict(self.config)),
             "average": self.average,
-            "statistics": [torch.from_numpy(s) for s in self.statistics],
-            **({"phones": self.lexicon.names, "prior": self.prior} if self.lexicon else {}),
+            "statistics": [torch.from_numpy(s) for s in self.data.statistics],
+            **({"phones": self.data.lexicon.names, "prior": self.prior} if self.data.lexicon else {}),
             "like": self.like,
-            "vocabulary": {"tokens": list(self.vocabulary.tokens), "kind": self.vocabulary.kind},
+            "vocabulary": {"tokens": list(vocabulary.tokens), "kind": vocabulary.kind},
             "summary": {
-                "corpora": sorted({u.corpus for u in self.batches.utterances}),
-                "hours": round(self.batches.seconds / 3600, 2),
-                "utterances": len(self.batches.utterances),
+                "corpora": sorted({u.corpus for u in batches.utterances}),
+                "hours": round(batches.seconds / 3600, 2),
+                "utterances": len(batches.utterances),
                 "epochs": self.epoch,
                 "updates": self.updates,
                 "hours_heard": round(self.heard / 3600, 1),
@@ -246,7 +190,7 @@ class Trainer:
         )  # fmt: skip
         if c.carry_probability:
             self.carried = out.state
-        ngram = self.ngram if self.epoch >= c.ctc_epochs else None
+        ngram = self.data.ngram if self.epoch >= c.ctc_epochs else None
         taught = None
         if self.teachers:
             taught = self.teachers(batch.unmasked.to(self.device), batch.lengths)
@@ -325,12 +269,12 @@ class Trainer:
 
     def _plan(self, epoch: int) -> list[list[np.ndarray[Any, Any]]]:
         """For every update of an epoch, the utterance numbers of each process's batch."""
-        batches = self.batches.plan(self.config.train.seed, epoch, self.world)
+        batches = self.data.batches.plan(self.config.train.seed, epoch, self.world)
         return [batches[i : i + self.world] for i in range(0, len(batches), self.world)]
 
     def _make(self, plan: list[list[np.ndarray[Any, Any]]], number: int) -> Batch:
         seed = (self.config.train.seed, self.epoch, number, self.rank)
-        return self.batches.make(plan[number][self.rank], seed)
+        return self.data.batches.make(plan[number][self.rank], seed)
 
     def _end_of_epoch(self, loss: float) -> bool:
         """Validate, remember the best weights, draw the curves; True if it is time to stop."""
@@ -360,8 +304,8 @@ class Trainer:
         """Errors of the averaged weights on each dev manifest: greedy CER and WER, or L1 of frames."""
         with evaluating(self.model, self.average):
             if self.config.train.predict_steps:
-                return prediction_errors(self.model, self.dev, self.device)
-            scores, self.prior = error_rates(self.model, self.dev, self.vocabulary, self.device)
+                return prediction_errors(self.model, self.data.dev, self.device)
+            scores, self.prior = error_rates(self.model, self.data.dev, self.data.vocabulary, self.device)
         return scores
 
     def _record(self, entry: dict[str, Any]) -> None:
@@ -373,13 +317,6 @@ class Trainer:
     def _say(self, text: str) -> None:
         if self.rank == 0:
             tqdm.write(text, file=sys.stderr)
-
-
-def _sample(paths: list[Path]) -> Iterator[str]:
-    """Every fourth line of texts (.txt or .xz): plenty for an n-gram of phones."""
-    for path in paths:
-        with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open() as lines:
-            yield from (line.strip() for line in itertools.islice(lines, 0, None, 4))
 
 
 def _changes(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
