@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -66,17 +67,29 @@ def measure(group: str, name: str, settings: list[str], options: argparse.Namesp
 
 def wer(folder: Path) -> float:
     """Of a run's last weights as int8, on librispeech-dev."""
-    streamasr("export", str(folder / "last.pt"), str(folder / "int8"), "--numbers", "int8", "--like", "en")
-    results = folder / "results.json"
+    model, results = folder / "int8", folder / "results.json"
+    export = ["export", str(folder / "last.pt"), str(model), "--numbers", "int8"]
     spoken = json.loads((folder / "config.json").read_text())["data"]["lexicon"]
-    if any("variants" in path for path in spoken):  # other units than the English model's phones
-        model = folder / "int8"
-        words = [str(model / "lm.safetensors"), str(model), str(model / "lexicon.safetensors")]
-        lexicon = ["-m", "streamasr.data.lexicon", *words, "--pronunciations", *spoken]
-        subprocess.run([sys.executable, *lexicon], cwd=ROOT / "configs", check=True, capture_output=True)
-    streamasr("evaluate", str(DEV), "--model", str(folder / "int8"), "--jobs", "1", "--json", str(results))
+    if any("variants" in path for path in spoken):
+        streamasr(*export)
+        spell(model, spoken)
+    else:
+        streamasr(*export, "--like", "en")
+    streamasr("evaluate", str(DEV), "--model", str(model), "--jobs", "1", "--json", str(results))
     (corpus,) = json.loads(results.read_text())["corpora"].values()
     return float(corpus["wer"])
+
+
+def spell(model: Path, pronunciations: list[str]) -> None:
+    """Give a model of other units than phones the English one's words and settings of the search."""
+    english = ROOT / "streamasr" / "models" / "en"
+    shutil.copy(english / "lm.safetensors", model)
+    description = json.loads((model / "model.json").read_text())
+    description["search"] = json.loads((english / "model.json").read_text())["search"]
+    (model / "model.json").write_text(json.dumps(description))
+    paths = [str(model / "lm.safetensors"), str(model), str(model / "lexicon.safetensors")]
+    command = [sys.executable, "-m", "streamasr.data.lexicon", *paths, "--pronunciations", *pronunciations]
+    subprocess.run(command, cwd=ROOT / "configs", check=True, capture_output=True, text=True)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
