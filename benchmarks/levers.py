@@ -57,7 +57,7 @@ def measure(group: str, name: str, settings: list[str], options: argparse.Namesp
         source = ["--from", str(train(f"{run}-first", [*common, *settings], []) / "last.pt")]
     folder = train(run, common if group == "pre-trained" else [*common, *settings], source)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    dev = list([entry for entry in log if "dev" in entry][-1]["dev"].values())
+    dev = [entry for entry in log if "dev" in entry][-1]["dev"].values()
     rates = {key: [corpus[key] for corpus in dev if key in corpus] for key in ("per", "cer")}
     minutes = round((time.monotonic() - began) / 60, 1)
     return {"group": group, "name": name, "set": settings, "minutes": minutes, **rates} | (
